@@ -1,0 +1,59 @@
+"""Every error that crisp-rag raises on purpose.
+
+Each carries one sentence: what was wrong, where, and what to do about it.  Catch :class:`CrispError`
+to catch them all.  The ones that are also a :class:`ValueError` say that an argument was at fault.
+"""
+
+from __future__ import annotations
+
+
+class CrispError(Exception):
+    """Base of every error that crisp-rag raises on purpose."""
+
+
+class InvalidInputError(CrispError, ValueError):
+    """An argument is not acceptable: blank text, k below 1, a duplicate id, vectors of a wrong size."""
+
+
+class FilterError(InvalidInputError):
+    """A filter has an unknown operator or a malformed operand; the message lists what is allowed."""
+
+
+class IndexNotFoundError(CrispError, FileNotFoundError):
+    """There is no index at that path."""
+
+
+class IndexExistsError(CrispError, FileExistsError):
+    """There is something at that path already, and creating an index would overwrite it."""
+
+
+class IndexCorruptError(CrispError):
+    """A file of the index is missing, truncated or altered; the message names the file."""
+
+
+class IndexFormatError(CrispError):
+    """The index was written in a format that this version cannot read; the message names both."""
+
+
+class IndexLockedError(CrispError):
+    """Another writer holds the index; the message names the holder."""
+
+
+class IndexClosedError(CrispError):
+    """The index was used after ``close()``."""
+
+
+class EncoderMismatchError(CrispError):
+    """The index was built with another encoder; the message names both."""
+
+
+class EncoderError(CrispError):
+    """An encoder could not be loaded or saved."""
+
+
+class IngestError(CrispError):
+    """A source file or folder could not be read."""
+
+
+class DatasetError(CrispError):
+    """A data set folder is incomplete or malformed; the message names the file and the line."""

@@ -1,0 +1,55 @@
+"""The value objects that pass between the index, the adapters and the pipelines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Metadata = Mapping[str, Any]
+Where = Mapping[str, Any] | Callable[[dict[str, Any]], bool]
+"""A filter: the ``$``-operator dict of :mod:`crisp_rag.index.filters`, or a predicate over metadata."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A piece of text that the index can return.
+
+    Args:
+        id: Unique in the index; adding an id that exists replaces it.
+        text: What users see.
+        metadata: JSON-serialisable values, for filters and for the reader of a hit.
+        context: Words encoded in front of the text and never shown, such as a title or a heading path.
+    """
+
+    id: str
+    text: str
+    metadata: Metadata = field(default_factory=dict)
+    context: str = ""
+
+    @property
+    def encoded_text(self) -> str:
+        """The text that the encoder sees: the context, a line break, the text."""
+        return f"{self.context}\n{self.text}" if self.context else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A passage found by a search.
+
+    Args:
+        id: The passage's id.
+        score: MaxSim: the sum over query vectors of their best inner product with a passage vector.
+        text: The passage's text.
+        metadata: The passage's metadata, a copy that the caller may change.
+        relevance: The score divided by the largest one the query could get, the sum of the norms of
+            its vectors; in [-1, 1] for encoders with unit document vectors, comparable across queries.
+        context: The passage's context.
+    """
+
+    id: str
+    score: float
+    text: str
+    metadata: dict[str, Any]
+    relevance: float = 0.0
+    context: str = ""

