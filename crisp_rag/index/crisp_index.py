@@ -1,0 +1,649 @@
+"""CrispIndex: the one class that users and both frameworks hold.
+
+    with CrispIndex.create("handbook.crisp") as index:
+        index.add_texts(["Refunds take five days."], metadatas=[{"year": 2026}])
+        index.search("how long do refunds take?", k=3, where={"year": 2026})
+
+An index is a folder: ``index.sqlite`` (passages, metadata, what exists) and ``segments/`` (vectors).  Searches may
+run from any number of threads and processes, each over a snapshot; writes queue behind one lock.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from crisp_rag.errors import (
+    EncoderMismatchError,
+    IndexClosedError,
+    IndexCorruptError,
+    IndexExistsError,
+    IndexFormatError,
+    IndexNotFoundError,
+    InvalidInputError,
+)
+from crisp_rag.index.backend import ExactBackend, SegmentView, Snapshot
+from crisp_rag.index.filters import parse_filter, to_sql
+from crisp_rag.index.locking import WriterLock
+from crisp_rag.index.segments import DTYPE
+from crisp_rag.index.store import Record, Store, encode_metadata
+from crisp_rag.index.types import Hit, Passage, Where
+
+if TYPE_CHECKING:
+    from crisp_rag.models.encoder import Encoder
+
+FORMAT_VERSION = 1
+SMALL_SEGMENT = 65_536
+MAX_SMALL_SEGMENTS = 16
+MIN_DEAD_VECTORS = 1_024
+_ATTEMPTS = 5
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class IndexStats:
+    """Figures about an index.  Sizes are bytes; ``bytes_vectors`` is what the segment files take."""
+
+    path: str
+    passages: int
+    vectors: int
+    vectors_per_passage: float
+    bytes_vectors: int
+    bytes_on_disk: int
+    encoder: str
+    fingerprint: str
+    dim: int
+    pooling: str
+    dtype: str
+    search: str
+    format_version: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as a dict."""
+        return asdict(self)
+
+
+class CrispIndex:
+    """Passages with their vectors in a folder.  Make one with :meth:`create` or :meth:`open`."""
+
+    def __init__(self, path: Path, store: Store, encoder: Encoder | None, wait: float) -> None:
+        self._path = path
+        self._store = store
+        self._meta = store.meta()
+        self._encoder = encoder
+        self._backend = ExactBackend(path / "segments", int(self._meta["dim"]))
+        self._lock = WriterLock(path, wait)
+        self._guard = threading.RLock()
+        self._snapshot: Snapshot | None = None
+        self._swept = False
+        self._closed = False
+
+    @classmethod
+    def create(
+        cls, path: str | Path, encoder: Encoder | None = None, *, exist_ok: bool = False, wait: float = 0.0
+    ) -> CrispIndex:
+        """Make an empty index.
+
+        Args:
+            path: The folder to make.
+            encoder: What turns texts into vectors; None for the default one.
+            exist_ok: Open an index that is there already instead of raising.
+            wait: Seconds to wait for another process that writes, 0 to fail at once.
+
+        Raises:
+            IndexExistsError: if there is something at the path.
+        """
+        path = Path(path)
+        if (path / "index.sqlite").exists():
+            if exist_ok:
+                return cls.open(path, encoder, wait=wait)
+            raise IndexExistsError(f"There is an index at {path} already: open it, or choose another path.")
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise IndexExistsError(f"{path} is there and is no index: choose another path.")
+        encoder = encoder if encoder is not None else _load_encoder(None)
+        (path / "segments").mkdir(parents=True, exist_ok=True)
+        store = Store(path / "index.sqlite", create=True)
+        with store.transaction(write=True):
+            store.set_meta(
+                {
+                    "format_version": str(FORMAT_VERSION),
+                    "generation": "0",
+                    "encoder": encoder.name,
+                    "encoder_source": getattr(encoder, "source", None) or "",
+                    "fingerprint": encoder.fingerprint,
+                    "dim": str(encoder.dim),
+                    "pooling": encoder.pooling,
+                    "dtype": DTYPE.str,
+                }
+            )
+        return cls(path, store, encoder, wait)
+
+    @classmethod
+    def open(cls, path: str | Path, encoder: Encoder | None = None, *, wait: float = 0.0) -> CrispIndex:
+        """Open an index and check every file of it.
+
+        Args:
+            path: Its folder.
+            encoder: The encoder it was built with; None loads it when it is first needed.
+            wait: Seconds to wait for another process that writes, 0 to fail at once.
+
+        Raises:
+            IndexNotFoundError: if there is none.
+            IndexFormatError: if a newer version wrote it.
+            IndexCorruptError: if a file is missing, truncated or altered; the message names it.
+            EncoderMismatchError: if ``encoder`` is not the one it was built with; the message names both.
+        """
+        path = Path(path)
+        if not path.is_dir() or not ((path / "index.sqlite").exists() or (path / "segments").exists()):
+            raise IndexNotFoundError(f"There is no index at {path}: make one with CrispIndex.create or crisp-rag index.")
+        if not (path / "index.sqlite").exists():
+            raise IndexCorruptError(f"{path / 'index.sqlite'} is missing; restore it from a copy.")
+        store = Store(path / "index.sqlite")
+        try:
+            meta = store.meta()
+            version = meta.get("format_version", "")
+            if version.isdigit() and int(version) > FORMAT_VERSION:
+                raise IndexFormatError(
+                    f"{path} has format {version} and this crisp-rag reads up to {FORMAT_VERSION}: upgrade crisp-rag."
+                )
+            needed = ("format_version", "generation", "encoder", "encoder_source", "fingerprint", "dim", "pooling")
+            if not all(key in meta for key in needed) or not meta["dim"].isdigit() or not version.isdigit():
+                raise IndexCorruptError(f"{path / 'index.sqlite'} lacks its settings; restore it from a copy.")
+            index = cls(path, store, encoder, wait)
+            if encoder is not None:
+                index._check_encoder(encoder)
+            for _ in store.scan():
+                pass
+            index._retrying(index._backend.check)
+        except BaseException:
+            store.close()
+            raise
+        return index
+
+    # -- what it is ---------------------------------------------------------------------------------------------
+
+    @property
+    def path(self) -> Path:
+        """The index folder."""
+        return self._path
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder, loaded when first needed.
+
+        Raises:
+            EncoderMismatchError: if what loads now is not what the index was built with.
+        """
+        with self._guard:
+            self._check_open()
+            if self._encoder is None:
+                source = self._meta["encoder_source"]
+                if not source:
+                    raise EncoderMismatchError(
+                        f"{self._path} was built with {self._meta['encoder']!r}, which has no path to load it from: "
+                        "pass encoder= when you open the index."
+                    )
+                encoder = _load_encoder(source)
+                self._check_encoder(encoder)
+                self._encoder = encoder
+            return self._encoder
+
+    def __len__(self) -> int:
+        return self._current().passages
+
+    def __repr__(self) -> str:
+        return f"CrispIndex({str(self._path)!r})"
+
+    def __enter__(self) -> CrispIndex:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release files.  Using the index afterwards raises IndexClosedError; closing again does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._store.close()
+            self._snapshot = None
+
+    def stats(self) -> IndexStats:
+        """Figures about the index as it is now."""
+        snapshot = self._current()
+        backend = self._backend.stats()
+        files = [file for file in self._path.rglob("*") if file.is_file()]
+        return IndexStats(
+            path=str(self._path),
+            passages=snapshot.passages,
+            vectors=snapshot.live_vectors,
+            vectors_per_passage=snapshot.live_vectors / snapshot.passages if snapshot.passages else 0.0,
+            bytes_vectors=backend["bytes_vectors"],
+            bytes_on_disk=sum(file.stat().st_size for file in files),
+            encoder=self._meta["encoder"],
+            fingerprint=self._meta["fingerprint"],
+            dim=int(self._meta["dim"]),
+            pooling=self._meta["pooling"],
+            dtype=backend["dtype"],
+            search=backend["search"],
+            format_version=int(self._meta["format_version"]),
+        )
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    def add_texts(
+        self,
+        texts: Sequence[str],
+        ids: Sequence[str] | None = None,
+        metadatas: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        show_progress: bool = False,
+    ) -> list[str]:
+        """Add texts; see :meth:`add`.
+
+        Args:
+            texts: What to add.
+            ids: Their ids, new random ones by default.
+            metadatas: Their metadata, empty by default.
+            show_progress: Draw a progress bar on stderr.
+
+        Returns:
+            The ids, in order.
+        """
+        if isinstance(texts, str):
+            raise InvalidInputError("texts is a list of strings, got one string.")
+        texts = list(texts)
+        chosen = [uuid.uuid4().hex for _ in texts] if ids is None else list(ids)
+        metadata: list[Mapping[str, Any]] = [{} for _ in texts] if metadatas is None else list(metadatas)
+        for name, values in (("ids", chosen), ("metadatas", metadata)):
+            if len(values) != len(texts):
+                raise InvalidInputError(f"There are {len(texts)} texts and {len(values)} {name}.")
+        passages = [Passage(id_, text, data) for id_, text, data in zip(chosen, texts, metadata, strict=True)]
+        return self.add(passages, show_progress=show_progress)
+
+    def add(
+        self,
+        passages: Iterable[Passage],
+        *,
+        vectors: Sequence[np.ndarray] | None = None,
+        show_progress: bool = False,
+    ) -> list[str]:
+        """Add passages in one commit, all or nothing.  A passage whose id exists replaces it.
+
+        Args:
+            passages: What to add.
+            vectors: A (vectors, dim) array a passage, encoded here by default.
+            show_progress: Draw a progress bar on stderr.
+
+        Returns:
+            The ids, in order.  When this returns, the passages are on disk.
+
+        Raises:
+            InvalidInputError: naming the passages that cannot be added; nothing was written.
+            IndexLockedError: if another process is writing.
+        """
+        return self.replace((), passages, vectors=vectors, show_progress=show_progress)
+
+    def replace(
+        self,
+        delete_ids: Iterable[str],
+        passages: Iterable[Passage],
+        *,
+        vectors: Sequence[np.ndarray] | None = None,
+        show_progress: bool = False,
+    ) -> list[str]:
+        """Delete ids and add passages in one commit; arguments as :meth:`add`."""
+        self._check_open()
+        added, deleted = list(passages), list(delete_ids)
+        _check_passages(added)
+        if vectors is None:
+            texts = [passage.encoded_text for passage in added]
+            vectors = self.encoder.encode_document(texts, show_progress=show_progress) if texts else []
+        blocks = _check_vectors(added, vectors, int(self._meta["dim"]))
+        if not added and not deleted:
+            return []
+        with self._writing():
+            gone = [*deleted, *(passage.id for passage in added)]
+            written = self._backend.add(blocks) if blocks else None
+            try:
+                with self._store.transaction(write=True):
+                    self._store.delete_rows(self._store.rows_of(gone))
+                    if written:
+                        counts = [len(block) for block in blocks]
+                        starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(int).tolist()
+                        self._store.insert(added, self._store.add_segment(*written), starts, counts)
+                    self._store.advance()
+            except BaseException:
+                if written:
+                    self._backend.delete([written[0]])
+                raise
+            self._tidy()
+        return [passage.id for passage in added]
+
+    def delete(self, ids: Iterable[str] | None = None, where: Where | None = None) -> int:
+        """Delete passages by id, by filter, or those with both.
+
+        Returns:
+            How many were deleted; ids that do not exist are passed over.
+
+        Raises:
+            InvalidInputError: if neither is given, so that nothing is ever emptied by mistake.
+        """
+        self._check_open()
+        if ids is None and where is None:
+            raise InvalidInputError("delete needs ids or where; delete(where={}) deletes everything.")
+        if isinstance(ids, str):
+            raise InvalidInputError("ids is a list of strings, got one string.")
+        with self._writing():
+            with self._store.transaction(write=True):
+                rows = set(self._matching(where)) if where is not None else None
+                if ids is not None:
+                    named = set(self._store.rows_of(list(ids)))
+                    rows = named if rows is None else rows & named
+                deleted = self._store.delete_rows(sorted(rows or ())) if rows else 0
+                if deleted:
+                    self._store.advance()
+            if deleted:
+                self._tidy()
+        return deleted
+
+    def compact(self) -> None:
+        """Rewrite all live vectors into one segment and give back the space of deleted ones."""
+        self._check_open()
+        with self._writing():
+            self._merge([view.info.id for view in self._load_snapshot().views])
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def get(self, ids: Sequence[str]) -> list[Passage]:
+        """The passages with these ids, in the order asked for; missing ones are left out."""
+        self._check_open()
+        if isinstance(ids, str):
+            raise InvalidInputError("ids is a list of strings, got one string.")
+        found = self._store.by_id(list(ids))
+        return [found[id_].passage for id_ in ids if id_ in found]
+
+    def passages(self, where: Where | None = None) -> Iterator[Passage]:
+        """Every passage, or every one that a filter keeps, in insertion order."""
+        self._check_open()
+        with self._store.transaction():
+            rows = self._matching(where if where is not None else {})
+        for first in range(0, len(rows), 1000):
+            part = rows[first : first + 1000]
+            records = self._store.records(part)
+            yield from (records[row].passage for row in part if row in records)
+
+    def search(self, query: str, k: int = 10, where: Where | None = None) -> list[Hit]:
+        """The passages that answer a query best.
+
+        Args:
+            query: Plain words.
+            k: How many hits at most; k matching passages give k hits.
+            where: A filter, applied before the cut; see :mod:`crisp_rag.index.filters`.
+
+        Returns:
+            Hits, best first, ties in insertion order; empty for an empty index.
+
+        Raises:
+            InvalidInputError: for a blank query or k below 1.
+            FilterError: for a malformed filter.
+        """
+        return self.search_batch([query], k, where)[0]
+
+    def search_batch(self, queries: Sequence[str], k: int = 10, where: Where | None = None) -> list[list[Hit]]:
+        """As :meth:`search` for several queries at once, which is faster than one by one."""
+        self._check_open()
+        if isinstance(queries, str):
+            raise InvalidInputError("queries is a list of strings, got one string.")
+        _check_k(k)
+        for query in queries:
+            if not isinstance(query, str) or not query.strip():
+                raise InvalidInputError("A query needs words: got an empty or blank one.")
+        if where is not None and not callable(where):
+            parse_filter(where)
+        if not queries or not len(self):
+            return [[] for _ in queries]
+        return self.search_vectors(self.encoder.encode_query(list(queries)), k, where)
+
+    def search_vectors(
+        self, queries: Sequence[np.ndarray], k: int = 10, where: Where | None = None
+    ) -> list[list[Hit]]:
+        """As :meth:`search_batch` for queries that are encoded already, a (vectors, dim) array each."""
+        self._check_open()
+        _check_k(k)
+        arrays = [np.asarray(query, dtype=np.float32) for query in queries]
+        for number, array in enumerate(arrays):
+            if problem := _vector_problem(array, int(self._meta["dim"])):
+                raise InvalidInputError(f"Query {number}: {problem}.")
+        if where is not None and not callable(where):
+            parse_filter(where)
+        if not arrays:
+            return []
+
+        def attempt(snapshot: Snapshot) -> list[list[Hit]] | None:
+            allowed = None
+            if where is not None:
+                with self._store.transaction():
+                    if self._store.generation() != snapshot.generation:
+                        return None
+                    rows = self._matching(where)
+                allowed = np.asarray(sorted(rows), dtype=np.int64)
+            found = self._backend.search(snapshot, arrays, k, allowed)
+            records = self._store.records(sorted({row for hits in found for row, _ in hits}))
+            if any(row not in records for hits in found for row, _ in hits):
+                return None
+            bounds = [float(np.linalg.norm(array, axis=1).sum()) or 1.0 for array in arrays]
+            return [
+                [_hit(records[row], score, bound) for row, score in hits]
+                for hits, bound in zip(found, bounds, strict=True)
+            ]
+
+        return self._retrying(attempt)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise IndexClosedError(f"The index at {self._path} is closed: open it again.")
+
+    def _check_encoder(self, encoder: Encoder) -> None:
+        if encoder.fingerprint != self._meta["fingerprint"]:
+            raise EncoderMismatchError(
+                f"{self._path} was built with {self._meta['encoder']!r} ({self._meta['pooling']}, "
+                f"{self._meta['fingerprint'][:12]}) and cannot be used with {encoder.name!r} ({encoder.pooling}, "
+                f"{encoder.fingerprint[:12]}): pass the encoder it was built with, or index again."
+            )
+
+    def _current(self) -> Snapshot:
+        """The newest snapshot, loaded anew if anyone has changed the index."""
+        self._check_open()
+        snapshot = self._snapshot
+        if snapshot is None or snapshot.generation != self._store.generation():
+            snapshot = self._load_snapshot()
+            self._snapshot = snapshot
+        return snapshot
+
+    def _load_snapshot(self) -> Snapshot:
+        with self._store.transaction():
+            generation = self._store.generation()
+            segments = self._store.segments()
+            places = np.asarray(self._store.places(), dtype=np.int64).reshape(-1, 4)
+        known = {info.id for info in segments}
+        if len(places) and not set(np.unique(places[:, 0]).tolist()) <= known:
+            raise IndexCorruptError(f"{self._store.path} refers to segments that it does not list.")
+        views = []
+        for info in segments:
+            _, rows, starts, counts = places[places[:, 0] == info.id].T
+            views.append(SegmentView(info, rows.copy(), starts.copy(), counts.copy()))
+        return Snapshot(generation, tuple(views))
+
+    def _retrying(self, attempt: Callable[[Snapshot], _T | None]) -> _T:
+        """Run against the newest snapshot; again where a writer took something away meanwhile.
+
+        A file that is gone is a normal event while another process compacts, and a loss if it stays gone.
+        """
+        missing: FileNotFoundError | None = None
+        for _ in range(_ATTEMPTS):
+            try:
+                result = attempt(self._current())
+            except FileNotFoundError as error:
+                missing, self._snapshot = error, None
+                continue
+            if result is not None or attempt == self._backend.check:
+                return result  # type: ignore[return-value]
+            self._snapshot = None
+        if missing is not None:
+            raise IndexCorruptError(f"{missing.filename} is missing; restore it from a copy.") from missing
+        with self._lock.held():  # a busy writer: let it pause for the length of one search
+            result = attempt(self._current())
+        assert result is not None
+        return result
+
+    def _matching(self, where: Where) -> list[int]:
+        """Rows that a filter keeps, in insertion order."""
+        if callable(where):
+            return [record.row for record in self._store.scan() if where(dict(record.passage.metadata))]
+        return self._store.rows_where(*to_sql(parse_filter(where)))
+
+    def _writing(self) -> Any:
+        return _Writing(self)
+
+    def _sweep(self) -> None:
+        """Once an opened index, under the lock: remove what an interrupted write left behind."""
+        if not self._swept:
+            self._backend.delete_all_but(info.file for info in self._store.segments())
+            self._swept = True
+
+    def _tidy(self) -> None:
+        """Merge small segments, and rewrite when most vectors are dead."""
+        snapshot = self._load_snapshot()
+        dead = snapshot.stored_vectors - snapshot.live_vectors
+        if dead >= MIN_DEAD_VECTORS and dead > snapshot.stored_vectors / 2:
+            self._merge([view.info.id for view in snapshot.views])
+            return
+        small = [view.info.id for view in snapshot.views if view.info.vectors < SMALL_SEGMENT]
+        if len(small) > MAX_SMALL_SEGMENTS:
+            self._merge(small)
+
+    def _merge(self, segments: Sequence[int]) -> None:
+        """Rewrite the live vectors of these segments into one new segment, by row; called under the lock."""
+        chosen = [view for view in self._load_snapshot().views if view.info.id in set(segments)]
+        if not chosen:
+            return
+        places = sorted(
+            (int(row), number, int(start), int(count))
+            for number, view in enumerate(chosen)
+            for row, start, count in zip(view.rows, view.starts, view.counts, strict=True)
+        )
+        maps = [self._backend.vectors(view.info) for view in chosen]
+        written = None
+        if places:
+            written = self._backend.add(maps[number][start : start + count] for _, number, start, count in places)
+        with self._store.transaction(write=True):
+            if written:
+                segment = self._store.add_segment(*written)
+                starts = np.concatenate([[0], np.cumsum([count for *_, count in places])[:-1]]).astype(int).tolist()
+                for first in range(0, len(places), 1000):
+                    part = places[first : first + 1000]
+                    records = self._store.records([row for row, *_ in part])
+                    moved = [(records[row], segment, starts[first + i]) for i, (row, *_) in enumerate(part)]
+                    self._store.move(moved)
+            self._store.drop_segments([view.info.id for view in chosen])
+            self._store.advance()
+        self._backend.delete([view.info.file for view in chosen])
+
+
+class _Writing:
+    """Holds the writer's lock; sweeps on first use."""
+
+    def __init__(self, index: CrispIndex) -> None:
+        self._index = index
+        self._held = index._lock.held()
+
+    def __enter__(self) -> None:
+        self._held.__enter__()
+        try:
+            self._index._check_open()
+            self._index._sweep()
+        except BaseException as error:
+            self._held.__exit__(type(error), error, error.__traceback__)
+            raise
+
+    def __exit__(self, *exc: Any) -> None:
+        self._held.__exit__(*exc)
+
+
+def _load_encoder(source: str | None) -> Encoder:
+    from crisp_rag.models.encoder import load_encoder
+
+    return load_encoder(source)
+
+
+def _hit(record: Record, score: float, bound: float) -> Hit:
+    passage = record.passage
+    return Hit(passage.id, score, passage.text, dict(passage.metadata), score / bound, passage.context)
+
+
+def _check_k(k: int) -> None:
+    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+        raise InvalidInputError(f"k is a whole number of at least 1, got {k!r}.")
+
+
+def _check_passages(passages: Sequence[Passage]) -> None:
+    seen: set[str] = set()
+    blank, twice = [], []
+    for number, passage in enumerate(passages):
+        if not isinstance(passage, Passage):
+            raise InvalidInputError(f"Passage {number} is a {type(passage).__name__}, not a Passage.")
+        if not isinstance(passage.id, str) or not passage.id:
+            raise InvalidInputError(f"The id of passage {number} is a non-empty string, got {passage.id!r}.")
+        if passage.id in seen:
+            twice.append(passage.id)
+        seen.add(passage.id)
+        if not isinstance(passage.text, str) or not passage.text.strip() or not isinstance(passage.context, str):
+            blank.append(passage.id)
+            continue
+        if not isinstance(passage.metadata, Mapping):
+            raise InvalidInputError(f"The metadata of passage {passage.id!r} is a dict, got {passage.metadata!r}.")
+        try:
+            (passage.id + passage.text + passage.context + encode_metadata(passage)).encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InvalidInputError(f"Passage {passage.id!r} holds characters that are not Unicode: {error}.") from error
+    if twice:
+        raise InvalidInputError(f"Ids given twice in one batch: {_some(twice)}.")
+    if blank:
+        raise InvalidInputError(f"Passages without text, or whose text is no string: {_some(blank)}. Nothing was added.")
+
+
+def _check_vectors(passages: Sequence[Passage], vectors: Sequence[np.ndarray], dim: int) -> list[np.ndarray]:
+    if len(vectors) != len(passages):
+        raise InvalidInputError(f"There are {len(passages)} passages and vectors for {len(vectors)}.")
+    blocks, problems = [], []
+    for passage, array in zip(passages, vectors, strict=True):
+        block = np.asarray(array)
+        problem = _vector_problem(block, dim)
+        if problem is None and float(np.abs(block).max()) > float(np.finfo(DTYPE).max):
+            problem = "values beyond float16"
+        if problem:
+            problems.append(f"{passage.id!r}: {problem}")
+        blocks.append(block)
+    if problems:
+        raise InvalidInputError(f"Vectors that cannot be stored: {'; '.join(problems[:5])}. Nothing was added.")
+    return blocks
+
+
+def _vector_problem(array: np.ndarray, dim: int) -> str | None:
+    if array.ndim != 2 or array.shape[1] != dim or len(array) == 0:
+        return f"vectors of shape (n, {dim}) with n >= 1 are needed, got {array.shape}"
+    if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+        return "vectors hold NaN, infinity or no numbers"
+    return None
+
+
+def _some(values: Sequence[str]) -> str:
+    return ", ".join(map(repr, values[:5])) + (f" and {len(values) - 5} more" if len(values) > 5 else "")

@@ -1,0 +1,256 @@
+"""One filter language: a ``$``-operator dict over metadata, checked once and compiled to SQL.
+
+    {"year": {"$gte": 2024}, "$or": [{"team": "sales"}, {"tags": {"$contains": "urgent"}}]}
+
+Several keys mean AND.  ``{"field": value}`` is short for ``{"field": {"$eq": value}}``.  What the operators mean
+where a field is missing or of another type:
+
+* ``$eq None`` matches a missing or null field; ``$ne``, ``$nin`` and ``$not`` are true negations, so they match a
+  missing field too.
+* ``$gt $gte $lt $lte`` compare numbers with numbers and strings with strings; anything else does not match.
+* true and false are no numbers: ``{"$eq": 1}`` does not match ``true``.
+* ``$contains``: the field is a list that holds the value; ``$any`` and ``$all``: it holds any, or all, of them.
+* ``$text_match`` and ``$text_match_insensitive``: the field is a string that contains the operand.
+* ``$is_empty``: missing, null, ``""`` or ``[]``.  ``$exists``: present, null included.
+
+:func:`matches` evaluates the same tree in Python.  It defines the meaning; the SQL is tested against it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from crisp_rag.errors import FilterError
+
+COMPARISONS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
+LIST_OPERANDS = ("$in", "$nin", "$any", "$all")
+TEXT_OPERATORS = ("$text_match", "$text_match_insensitive")
+FIELD_OPERATORS = (
+    "$eq", "$ne", *COMPARISONS, "$in", "$nin", "$exists", "$contains", "$any", "$all", *TEXT_OPERATORS, "$is_empty",
+)  # fmt: skip
+COMBINATORS = ("$and", "$or", "$not")
+_ALLOWED = f"Allowed: {' '.join(FIELD_OPERATORS)} on a field, {' '.join(COMBINATORS)} around filters."
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One operator on one field."""
+
+    field: str
+    operator: str
+    operand: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """``and``, ``or`` over any number of parts, ``not`` over one."""
+
+    operator: str
+    parts: tuple[Condition | Combination, ...]
+
+
+Expression = Condition | Combination
+
+
+def parse_filter(where: Mapping[str, Any]) -> Expression:
+    """Check a filter dict and turn it into a tree.
+
+    Raises:
+        FilterError: for an unknown operator or a malformed operand; the message lists what is allowed.
+    """
+    if not isinstance(where, Mapping):
+        raise FilterError(f"A filter is a dict, got {type(where).__name__}.")
+    parts: list[Expression] = []
+    for key, value in where.items():
+        if not isinstance(key, str):
+            raise FilterError(f"A field name is a string, got {key!r}.")
+        if key in ("$and", "$or"):
+            if not isinstance(value, (list, tuple)):
+                raise FilterError(f"{key} takes a list of filters, got {value!r}.")
+            parts.append(Combination(key[1:], tuple(parse_filter(part) for part in value)))
+        elif key == "$not":
+            parts.append(Combination("not", (parse_filter(value),)))
+        elif key.startswith("$"):
+            raise FilterError(f"Unknown operator {key!r}. {_ALLOWED}")
+        elif '"' in key or "\x00" in key:
+            raise FilterError(f"A field name in a filter may not contain quotes or NUL: {key!r}.")
+        elif isinstance(value, Mapping):
+            if not value:
+                raise FilterError(f"The filter on {key!r} is an empty dict. {_ALLOWED}")
+            parts.extend(_condition(key, operator, operand) for operator, operand in value.items())
+        else:
+            parts.append(_condition(key, "$eq", value))
+    return parts[0] if len(parts) == 1 else Combination("and", tuple(parts))
+
+
+def _condition(field: str, operator: str, operand: Any) -> Expression:
+    if operator == "$not":
+        inner = operand if isinstance(operand, Mapping) else {"$eq": operand}
+        return Combination("not", (parse_filter({field: inner}),))
+    if operator not in FIELD_OPERATORS:
+        raise FilterError(f"Unknown operator {operator!r} on {field!r}. {_ALLOWED}")
+    if operator in LIST_OPERANDS:
+        if not isinstance(operand, (list, tuple, set, frozenset)):
+            raise FilterError(f"{operator} on {field!r} takes a list, got {operand!r}.")
+        operand = tuple(_scalar(field, operator, value) for value in operand)
+    elif operator in ("$exists", "$is_empty"):
+        if not isinstance(operand, bool):
+            raise FilterError(f"{operator} on {field!r} takes true or false, got {operand!r}.")
+    elif operator in TEXT_OPERATORS:
+        if not isinstance(operand, str):
+            raise FilterError(f"{operator} on {field!r} takes a string, got {operand!r}.")
+    elif operator in COMPARISONS:
+        operand = _scalar(field, operator, operand)
+        if operand is None or isinstance(operand, bool):
+            raise FilterError(f"{operator} on {field!r} takes a number or a string, got {operand!r}.")
+    else:
+        operand = _scalar(field, operator, operand)
+    return Condition(field, operator, operand)
+
+
+def _scalar(field: str, operator: str, value: Any) -> Any:
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, int) and -(2**63) <= value < 2**63:
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    raise FilterError(
+        f"{operator} on {field!r} takes strings, finite numbers (64 bits), true, false or null, got {value!r}. "
+        "For lists use $contains, $any or $all."
+    )
+
+
+def to_sql(expression: Expression, column: str = "metadata") -> tuple[str, list[Any]]:
+    """A SQL condition over a JSON text column and its bound parameters.  Never NULL; values are never spliced in.
+
+    The connection needs the function ``crisp_lower`` (:func:`lower`) for ``$text_match_insensitive``.
+    """
+    if isinstance(expression, Combination):
+        if expression.operator == "not":
+            sql, parameters = to_sql(expression.parts[0], column)
+            return f"NOT {sql}", parameters
+        if not expression.parts:
+            return ("1", []) if expression.operator == "and" else ("0", [])
+        compiled = [to_sql(part, column) for part in expression.parts]
+        joined = f" {expression.operator.upper()} ".join(sql for sql, _ in compiled)
+        return f"({joined})", [value for _, values in compiled for value in values]
+    return _condition_sql(expression, column)
+
+
+def _condition_sql(condition: Condition, column: str) -> tuple[str, list[Any]]:
+    path = f'$."{condition.field}"'
+    kind, value = f"json_type({column}, ?)", f"json_extract({column}, ?)"
+    operator, operand = condition.operator, condition.operand
+    if operator in ("$ne", "$nin"):
+        positive = Condition(condition.field, {"$ne": "$eq", "$nin": "$in"}[operator], operand)
+        sql, parameters = _condition_sql(positive, column)
+        return f"NOT {sql}", parameters
+    if operator == "$in":
+        options = tuple(Condition(condition.field, "$eq", option) for option in operand)
+        return to_sql(Combination("or", options), column)
+    if operator == "$eq":
+        if operand is None:
+            return f"(COALESCE({kind}, 'null') = 'null')", [path]
+        if isinstance(operand, bool):
+            return f"COALESCE({kind} = ?, 0)", [path, "true" if operand else "false"]
+        return f"COALESCE({kind} {_kinds(operand)} AND {value} = ?, 0)", [path, path, operand]
+    if operator in COMPARISONS:
+        comparison = f"{value} {COMPARISONS[operator]} ?"
+        return f"COALESCE({kind} {_kinds(operand)} AND {comparison}, 0)", [path, path, operand]
+    if operator in TEXT_OPERATORS:
+        folded = operator == "$text_match_insensitive"
+        haystack = f"crisp_lower({value})" if folded else value
+        needle = lower(operand) if folded else operand
+        return f"COALESCE({kind} = 'text' AND instr({haystack}, ?) > 0, 0)", [path, path, needle]
+    if operator == "$exists":
+        return f"({kind} IS {'NOT ' if operand else ''}NULL)", [path]
+    if operator == "$is_empty":
+        sql = f"(COALESCE({kind}, 'null') = 'null' OR {value} = '' OR {value} = '[]' AND {kind} = 'array')"
+        return (sql if operand else f"NOT {sql}"), [path] * 4
+    options = (operand,) if operator == "$contains" else operand
+    checks, parameters = [f"{kind} = 'array'"], [path]
+    members = []
+    for option in options:
+        sql, values = _member_sql(option)
+        members.append(f"EXISTS (SELECT 1 FROM json_each({column}, ?) AS item WHERE {sql})")
+        parameters += [path, *values]
+    joiner = " OR " if operator == "$any" else " AND "
+    checks.append(f"({joiner.join(members)})" if members else ("0" if operator == "$any" else "1"))
+    return f"COALESCE({' AND '.join(checks)}, 0)", parameters
+
+
+def _member_sql(value: Any) -> tuple[str, list[Any]]:
+    if value is None:
+        return "item.type = 'null'", []
+    if isinstance(value, bool):
+        return "item.type = ?", ["true" if value else "false"]
+    return f"item.type {_kinds(value)} AND item.value = ?", [value]
+
+
+def _kinds(value: Any) -> str:
+    return "= 'text'" if isinstance(value, str) else "IN ('integer', 'real')"
+
+
+def lower(text: str | None) -> str | None:
+    """Lower case as Python has it; SQLite's own ``lower`` knows ASCII only."""
+    return text.lower() if isinstance(text, str) else None
+
+
+def matches(expression: Expression, metadata: Mapping[str, Any]) -> bool:
+    """Whether metadata satisfies the filter."""
+    if isinstance(expression, Combination):
+        results = (matches(part, metadata) for part in expression.parts)
+        if expression.operator == "not":
+            return not next(results)
+        return all(results) if expression.operator == "and" else any(results)
+    present = expression.field in metadata
+    value = metadata.get(expression.field)
+    operator, operand = expression.operator, expression.operand
+    if operator == "$eq":
+        return _same(value, operand)
+    if operator == "$ne":
+        return not _same(value, operand)
+    if operator == "$in":
+        return any(_same(value, option) for option in operand)
+    if operator == "$nin":
+        return not any(_same(value, option) for option in operand)
+    if operator == "$exists":
+        return present == operand
+    if operator == "$is_empty":
+        return (value is None or value == "" or value == []) == operand
+    if operator in TEXT_OPERATORS:
+        if not isinstance(value, str):
+            return False
+        return operand in value if operator == "$text_match" else operand.lower() in value.lower()
+    if operator in COMPARISONS:
+        return _compares(operator, value, operand)
+    if not isinstance(value, (list, tuple)):
+        return False
+    options = (operand,) if operator == "$contains" else operand
+    found = (any(_same(item, option) for item in value) for option in options)
+    return any(found) if operator == "$any" else all(found)
+
+
+def _same(value: Any, operand: Any) -> bool:
+    if isinstance(value, bool) or isinstance(operand, bool):
+        return value is operand
+    return value == operand
+
+
+def _compares(operator: str, value: Any, operand: Any) -> bool:
+    numbers = (int, float)
+    comparable = (isinstance(value, str) and isinstance(operand, str)) or (
+        isinstance(value, numbers) and not isinstance(value, bool) and isinstance(operand, numbers)
+    )
+    if not comparable:
+        return False
+    return {
+        "$gt": value > operand,
+        "$gte": value >= operand,
+        "$lt": value < operand,
+        "$lte": value <= operand,
+    }[operator]

@@ -1,0 +1,249 @@
+"""Passages and metadata in SQLite: the truth about what the index holds.
+
+A change is visible when its one SQLite transaction has committed, and not before.  Every row carries a digest over
+all that it says; rows are checked when the index is opened and again when they answer a query.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crisp_rag.errors import IndexCorruptError, InvalidInputError
+from crisp_rag.index.filters import lower
+from crisp_rag.index.segments import SegmentInfo
+from crisp_rag.index.types import Passage
+
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE segments (id INTEGER PRIMARY KEY AUTOINCREMENT, file TEXT NOT NULL, vectors INTEGER NOT NULL,
+                       checksum TEXT NOT NULL);
+CREATE TABLE passages (row INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, text TEXT NOT NULL,
+                       context TEXT NOT NULL, metadata TEXT NOT NULL, segment INTEGER NOT NULL REFERENCES segments,
+                       start INTEGER NOT NULL, count INTEGER NOT NULL, digest TEXT NOT NULL);
+CREATE INDEX passages_by_segment ON passages (segment, start);
+"""
+_COLUMNS = "row, id, text, context, metadata, segment, start, count, digest"
+_MANY = 500  # bound parameters a statement; old SQLite builds allow 999
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A stored passage and where its vectors lie: ``count`` rows of a segment from ``start`` on."""
+
+    row: int
+    passage: Passage
+    segment: int
+    start: int
+    count: int
+
+
+class Store:
+    """The SQLite file of an index.  Safe to use from several threads; each gets its own connection.
+
+    Args:
+        path: The database file.
+        create: Make the tables.
+
+    Raises:
+        IndexCorruptError: if the file is not a sound database.
+    """
+
+    def __init__(self, path: Path, *, create: bool = False) -> None:
+        self.path = path
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._guard = threading.Lock()
+        with self.guarded():
+            if create:
+                self.connection.executescript(_SCHEMA)
+            elif (verdict := self.connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                raise IndexCorruptError(f"{path} is damaged ({verdict}); restore it from a copy.")
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """This thread's connection."""
+        connection = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=30)
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.create_function("crisp_lower", 1, lower, deterministic=True)
+            self._local.connection = connection
+            with self._guard:
+                self._connections.append(connection)
+        return connection
+
+    @contextlib.contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Turn SQLite's complaints about the file into an error that names it."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if "disk is full" in str(error) or "locked" in str(error):
+                raise
+            raise IndexCorruptError(f"{self.path} cannot be read ({error}); restore it from a copy.") from error
+        except sqlite3.DatabaseError as error:
+            raise IndexCorruptError(f"{self.path} is damaged ({error}); restore it from a copy.") from error
+
+    @contextlib.contextmanager
+    def transaction(self, *, write: bool = False) -> Iterator[sqlite3.Connection]:
+        """One transaction: a snapshot for reading, or all or nothing for writing."""
+        connection = self.connection
+        with self.guarded():
+            if connection.in_transaction:
+                yield connection
+                return
+            connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close every thread's connection."""
+        with self._guard:
+            for connection in self._connections:
+                connection.close()
+            self._connections.clear()
+
+    def meta(self) -> dict[str, str]:
+        """All settings."""
+        with self.guarded():
+            return dict(self.connection.execute("SELECT key, value FROM meta"))
+
+    def set_meta(self, values: dict[str, str]) -> None:
+        """Write settings, in the caller's transaction."""
+        self.connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
+
+    def generation(self) -> int:
+        """A number that grows with every change, whoever makes it."""
+        with self.guarded():
+            row = self.connection.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()
+        if row is None:
+            raise IndexCorruptError(f"{self.path} has no generation; restore it from a copy.")
+        return int(row[0])
+
+    def advance(self) -> None:
+        """Announce a change, in the caller's transaction."""
+        self.set_meta({"generation": str(self.generation() + 1)})
+
+    def segments(self) -> list[SegmentInfo]:
+        """Every segment that the index refers to."""
+        with self.guarded():
+            found = self.connection.execute("SELECT id, file, vectors, checksum FROM segments ORDER BY id")
+            return [SegmentInfo(*row) for row in found]
+
+    def add_segment(self, file: str, vectors: int, checksum: str) -> int:
+        """Refer to a written segment, in the caller's transaction."""
+        cursor = self.connection.execute(
+            "INSERT INTO segments (file, vectors, checksum) VALUES (?, ?, ?)", (file, vectors, checksum)
+        )
+        return int(cursor.lastrowid or 0)
+
+    def drop_segments(self, ids: Iterable[int]) -> None:
+        """Forget segments, in the caller's transaction."""
+        self.connection.executemany("DELETE FROM segments WHERE id = ?", [(id_,) for id_ in ids])
+
+    def insert(self, passages: Sequence[Passage], segment: int, starts: Sequence[int], counts: Sequence[int]) -> None:
+        """Insert passages in order, in the caller's transaction."""
+        rows = []
+        for passage, start, count in zip(passages, starts, counts, strict=True):
+            said = (passage.id, passage.text, passage.context, encode_metadata(passage), segment, start, count)
+            rows.append((*said, _digest(*said)))
+        self.connection.executemany(
+            "INSERT INTO passages (id, text, context, metadata, segment, start, count, digest) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            rows,
+        )
+
+    def move(self, moves: Iterable[tuple[Record, int, int]]) -> None:
+        """Point passages to their vectors' new place: (record, segment, start), in the caller's transaction."""
+        updates = []
+        for record, segment, start in moves:
+            passage = record.passage
+            said = (passage.id, passage.text, passage.context, encode_metadata(passage), segment, start, record.count)
+            updates.append((segment, start, _digest(*said), record.row))
+        self.connection.executemany("UPDATE passages SET segment = ?, start = ?, digest = ? WHERE row = ?", updates)
+
+    def delete_rows(self, rows: Iterable[int]) -> int:
+        """Delete passages by row, in the caller's transaction; returns how many there were."""
+        return self.connection.executemany("DELETE FROM passages WHERE row = ?", [(row,) for row in rows]).rowcount
+
+    def rows_of(self, ids: Sequence[str]) -> list[int]:
+        """The rows of those ids that exist."""
+        return [row for chunk in _chunks(ids) for (row,) in self._select("row", f"id IN ({_marks(chunk)})", chunk)]
+
+    def rows_where(self, sql: str, parameters: Sequence[Any]) -> list[int]:
+        """The rows that satisfy a condition over the metadata, in insertion order."""
+        return [row for (row,) in self._select("row", f"{sql} ORDER BY row", parameters)]
+
+    def records(self, rows: Sequence[int]) -> dict[int, Record]:
+        """Checked records by row; rows that are gone are left out."""
+        found = (
+            self._record(values)
+            for chunk in _chunks(rows)
+            for values in self._select(_COLUMNS, f"row IN ({_marks(chunk)})", chunk)
+        )
+        return {record.row: record for record in found}
+
+    def by_id(self, ids: Sequence[str]) -> dict[str, Record]:
+        """Checked records by id; ids that do not exist are left out."""
+        return {record.passage.id: record for record in self.records(self.rows_of(ids)).values()}
+
+    def scan(self) -> Iterator[Record]:
+        """Every record, checked, in insertion order."""
+        with self.guarded():
+            for values in self.connection.execute(f"SELECT {_COLUMNS} FROM passages ORDER BY row"):
+                yield self._record(values)
+
+    def places(self) -> list[tuple[int, int, int, int]]:
+        """(segment, row, start, count) of every passage, by segment and start."""
+        return list(self._select("segment, row, start, count", "1 ORDER BY segment, start", ()))
+
+    def _select(self, columns: str, condition: str, parameters: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
+        with self.guarded():
+            yield from self.connection.execute(f"SELECT {columns} FROM passages WHERE {condition}", parameters)
+
+    def _record(self, values: tuple[Any, ...]) -> Record:
+        row, id_, text, context, metadata, segment, start, count, digest = values
+        if _digest(id_, text, context, metadata, segment, start, count) != digest:
+            raise IndexCorruptError(f"{self.path} was altered: passage {id_!r} fails its checksum; restore it from a copy.")
+        return Record(row, Passage(id_, text, json.loads(metadata), context), segment, start, count)
+
+
+def encode_metadata(passage: Passage) -> str:
+    """A passage's metadata as JSON.
+
+    Raises:
+        InvalidInputError: if JSON cannot hold it and give it back.
+    """
+    try:
+        if not all(isinstance(key, str) for key in passage.metadata):
+            raise TypeError("keys must be strings")
+        return json.dumps(dict(passage.metadata), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"The metadata of passage {passage.id!r} cannot be stored as JSON: {error}.") from error
+
+
+def _digest(*values: Any) -> str:
+    said = json.dumps(values, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(said, digest_size=8).hexdigest()
+
+
+def _chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(values), _MANY):
+        yield values[start : start + _MANY]
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ",".join("?" * len(values))
