@@ -18,6 +18,7 @@ where a field is missing or of another type:
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -142,7 +143,7 @@ def to_sql(expression: Expression, column: str = "metadata") -> tuple[str, list[
 
 
 def _condition_sql(condition: Condition, column: str) -> tuple[str, list[Any]]:
-    path = f'$."{condition.field}"'
+    path = "$." + json.dumps(condition.field, ensure_ascii=False)  # escaped as in the stored JSON
     kind, value = f"json_type({column}, ?)", f"json_extract({column}, ?)"
     operator, operand = condition.operator, condition.operand
     if operator in ("$ne", "$nin"):

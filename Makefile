@@ -1,0 +1,36 @@
+# Nothing but Python 3 and make is needed: every target makes its own environment in .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO := .demo/handbook.crisp
+export HF_HUB_OFFLINE := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo install test test-all lint clean
+
+demo: $(STAMP)
+	@$(BIN)/crisp-rag index examples/corpus --index $(DEMO)
+	@$(BIN)/crisp-rag ask "How many days do customers have to send something back?" --index $(DEMO)
+	@$(BIN)/crisp-rag ask "What do I get for working on call over the weekend?" --index $(DEMO)
+	@$(BIN)/crisp-rag ask "Which football club won the championship in 1998?" --index $(DEMO)
+
+install: $(STAMP)
+
+test: $(STAMP)
+	@$(BIN)/python -m pytest
+
+test-all: $(STAMP)
+	@$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: $(STAMP)
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check crisp_rag tests && $(BIN)/mypy
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (the first time takes a minute or two) ..."
+	@$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) .demo build *.egg-info

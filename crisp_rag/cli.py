@@ -1,0 +1,219 @@
+"""The ``crisp-rag`` command: index files, search them, ask them questions, measure retrievers.
+
+Exit codes: 0 done; 1 an error, in one sentence on stderr; 2 a wrong call; 3 ``ask`` found no answer; 4 ``index
+--strict`` skipped files.  Results go to stdout, everything else to stderr; ``--json`` makes the results JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from crisp_rag.errors import CrispError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.split("\n")[0])
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+IndexOption = Annotated[Path, typer.Option("--index", help="The index folder.", show_default=False)]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+WhereOption = Annotated[
+    str | None, typer.Option("--where", help="""A filter on metadata, as JSON: '{"title": "Refunds"}'.""")
+]
+NO_ANSWER = 3
+SKIPPED = 4
+
+
+@app.command("index")
+def index_command(
+    sources: Annotated[list[Path], typer.Argument(metavar="SRC...", help="Files and folders.", show_default=False)],
+    index: IndexOption,
+    as_json: JsonOption = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 4 if any file was skipped.")] = False,
+) -> None:
+    """Index files and folders; run again, it touches only what changed and drops what vanished."""
+    from crisp_rag.index import CrispIndex
+    from crisp_rag.pipelines.ingest import ingest
+
+    with _errors():
+        fresh = not (index / "index.sqlite").exists()
+        with CrispIndex.create(index, exist_ok=True) as opened:
+            if fresh:
+                _announce(opened.stats())
+            report = ingest(opened, [str(source) for source in sources], show_progress=sys.stderr.isatty())
+        skipped = [{"path": str(item.path), "reason": item.reason} for item in report.skipped]
+        if as_json:
+            _print_json({**report.to_dict(), "skipped": skipped})
+        else:
+            changed = f"{report.added} added, {report.unchanged} unchanged, {report.removed} removed"
+            out.print(f"{report.files} files, {report.passages} passages in {escape(str(index))} ({changed}; "
+                      f"{report.seconds:.1f} s).")  # fmt: skip
+        for item in skipped:
+            err.print(f"[yellow]skipped[/] {escape(_shown(item['path']))}: {escape(item['reason'])}")
+    if strict and skipped:
+        raise typer.Exit(SKIPPED)
+
+
+@app.command()
+def search(
+    query: Annotated[str, typer.Argument(help="Plain words.", show_default=False)],
+    index: IndexOption,
+    k: Annotated[int, typer.Option("-k", help="Hits at most.")] = 10,
+    where: WhereOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the passages that match a query best."""
+    with _errors(), _open(index) as opened:
+        hits = opened.search(query, k, _filter(where))
+        if as_json:
+            _print_json(
+                [{"id": hit.id, "score": hit.score, "text": hit.text, "metadata": hit.metadata} for hit in hits]
+            )
+            return
+        if not hits:
+            err.print("Nothing found.")
+        for rank, hit in enumerate(hits, 1):
+            place = escape(_shown(str(hit.metadata.get("source", hit.id))))
+            heading = escape(str(hit.metadata.get("heading", "") or hit.context))
+            out.print(f"[bold]{rank:2}. {hit.score:6.2f}[/]  [cyan]{place}[/]  [dim]{heading}[/]")
+            out.print(f"    {escape(_short(hit.text))}")
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="A question in plain words.", show_default=False)],
+    index: IndexOption,
+    k: Annotated[int, typer.Option("-k", help="Passages to read.")] = 5,
+    where: WhereOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Answer a question with quotes and their sources, or say that the documents do not hold the answer (exit 3)."""
+    from crisp_rag.pipelines.answer import ask as answer_question
+
+    with _errors(), _open(index) as opened:
+        answer = answer_question(opened, question, k=k, where=_filter(where))
+    if as_json:
+        _print_json(answer.to_dict())
+    else:
+        out.print(f"[bold]{escape(question)}[/]")
+        out.print(f"  {escape(answer.text)}")
+        for number, source in enumerate(answer.sources, 1):
+            place = escape(f"{_shown(source.path) or source.id}:{source.start}-{source.end}")
+            out.print(f"  [cyan]\\[{number}] {place}[/]  [dim]score {source.score:.2f}[/]")
+            out.print(f"      “{escape(' '.join(source.quote.split()))}”")
+        out.print()
+    if not answer.answered:
+        raise typer.Exit(NO_ANSWER)
+
+
+@app.command("eval")
+def eval_command(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="BEIR folders.", show_default=False)],
+    systems: Annotated[str, typer.Option(help="Comma-separated: bm25, dense, colbert, posthoc, crisp.")] = (
+        "bm25,dense,colbert,posthoc,crisp"
+    ),
+    output: Annotated[Path, typer.Option("--out", help="Folder for results.json and the run files.")] = Path("out"),
+    limit_queries: Annotated[int | None, typer.Option(help="Only the first N queries of each set.")] = None,
+    split: Annotated[str, typer.Option(help="Which qrels: qrels/SPLIT.tsv.")] = "test",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure retrievers on BEIR folders."""
+    from crisp_rag.eval.report import tables
+    from crisp_rag.eval.runner import evaluate
+
+    with _errors():
+        names = [name.strip() for name in systems.split(",") if name.strip()]
+        results = evaluate(
+            folders, names, out=output, limit_queries=limit_queries, split=split,
+            on_progress=lambda message: err.print(f"[dim]{escape(str(message))}[/]"),
+        )  # fmt: skip
+        if as_json:
+            _print_json(results)
+            return
+        for table in tables(results):
+            out.print(table)
+        err.print(f"Written to {escape(str(output / 'results.json'))}.")
+
+
+@app.command()
+def info(index: IndexOption, as_json: JsonOption = False) -> None:
+    """Show what an index holds, after checking its files."""
+    with _errors(), _open(index) as opened:
+        stats = opened.stats()
+        if as_json:
+            _print_json(stats.to_dict())
+            return
+        for name, value in stats.to_dict().items():
+            shown = f"{value:.1f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
+            out.print(f"{name.replace('_', ' '):>20}  {escape(str(shown))}")
+        _announce(stats)
+
+
+def main() -> None:
+    """The entry point."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    app()
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """What went wrong in one sentence, without a traceback, and exit code 1."""
+    try:
+        yield
+    except (CrispError, ImportError) as error:
+        err.print(f"[red]error:[/] {escape(str(error))}")
+        raise typer.Exit(1) from error
+
+
+def _open(path: Path) -> Any:
+    from crisp_rag.index import CrispIndex
+
+    return CrispIndex.open(path)
+
+
+def _filter(where: str | None) -> dict[str, Any] | None:
+    if where is None:
+        return None
+    try:
+        parsed = json.loads(where)
+    except ValueError as error:
+        raise typer.BadParameter(f"--where is not JSON: {error}") from error
+    if not isinstance(parsed, dict):
+        raise typer.BadParameter("--where is a JSON object.")
+    return parsed
+
+
+def _announce(stats: Any) -> None:
+    from crisp_rag.models.encoder import DEFAULT_ENCODER_NAME
+
+    trained = " — MiniLM, clustered after the fact, not trained for it" if stats.encoder == DEFAULT_ENCODER_NAME else ""
+    err.print(f"[dim]Encoder: {escape(stats.encoder)} ({stats.dim} dims, {stats.pooling} query x document vectors)"
+              f"{trained}.[/]")  # fmt: skip
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
+
+
+def _shown(path: str) -> str:
+    """A path as short as it stays true: relative to here where it lies below."""
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except ValueError:
+        return path
+
+
+def _short(text: str, width: int = 160) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= width else flat[: width - 1].rstrip() + "…"
