@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,9 +137,16 @@ def to_sql(expression: Expression, column: str = "metadata") -> tuple[str, list[
         if not expression.parts:
             return ("1", []) if expression.operator == "and" else ("0", [])
         compiled = [to_sql(part, column) for part in expression.parts]
-        joined = f" {expression.operator.upper()} ".join(sql for sql, _ in compiled)
-        return f"({joined})", [value for _, values in compiled for value in values]
+        return _joined([sql for sql, _ in compiled], expression.operator.upper()), [value for _, values in compiled for value in values]
     return _condition_sql(expression, column)
+
+
+def _joined(conditions: list[str], operator: str) -> str:
+    """Join by AND or OR as a balanced tree: SQLite refuses trees deeper than 1000."""
+    if len(conditions) == 1:
+        return f"({conditions[0]})"
+    middle = len(conditions) // 2
+    return f"({_joined(conditions[:middle], operator)} {operator} {_joined(conditions[middle:], operator)})"
 
 
 def _condition_sql(condition: Condition, column: str) -> tuple[str, list[Any]]:
@@ -151,8 +158,11 @@ def _condition_sql(condition: Condition, column: str) -> tuple[str, list[Any]]:
         sql, parameters = _condition_sql(positive, column)
         return f"NOT {sql}", parameters
     if operator == "$in":
-        options = tuple(Condition(condition.field, "$eq", option) for option in operand)
-        return to_sql(Combination("or", options), column)
+        checks, parameters = _one_of(operand, kind, value, path)
+        if None in operand:
+            checks.append(f"{kind} IS NULL")
+            parameters.append(path)
+        return (f"COALESCE({_joined(checks, 'OR')}, 0)" if checks else "0"), parameters
     if operator == "$eq":
         if operand is None:
             return f"(COALESCE({kind}, 'null') = 'null')", [path]
@@ -172,24 +182,35 @@ def _condition_sql(condition: Condition, column: str) -> tuple[str, list[Any]]:
     if operator == "$is_empty":
         sql = f"(COALESCE({kind}, 'null') = 'null' OR {value} = '' OR {value} = '[]' AND {kind} = 'array')"
         return (sql if operand else f"NOT {sql}"), [path] * 4
-    options = (operand,) if operator == "$contains" else operand
-    checks, parameters = [f"{kind} = 'array'"], [path]
-    members = []
-    for option in options:
-        sql, values = _member_sql(option)
-        members.append(f"EXISTS (SELECT 1 FROM json_each({column}, ?) AS item WHERE {sql})")
+    groups = [(operand,)] if operator == "$contains" else [operand] if operator == "$any" else [(o,) for o in operand]
+    members, parameters = [], [path]
+    for group in groups:
+        checks, values = _one_of(group, "item.type", "item.value")
+        members.append(f"EXISTS (SELECT 1 FROM json_each({column}, ?) AS item WHERE {_joined(checks or ['0'], 'OR')})")
         parameters += [path, *values]
-    joiner = " OR " if operator == "$any" else " AND "
-    checks.append(f"({joiner.join(members)})" if members else ("0" if operator == "$any" else "1"))
-    return f"COALESCE({' AND '.join(checks)}, 0)", parameters
+    return f"COALESCE({kind} = 'array' AND {_joined(members, 'AND') if members else '1'}, 0)", parameters
 
 
-def _member_sql(value: Any) -> tuple[str, list[Any]]:
-    if value is None:
-        return "item.type = 'null'", []
-    if isinstance(value, bool):
-        return "item.type = ?", ["true" if value else "false"]
-    return f"item.type {_kinds(value)} AND item.value = ?", [value]
+def _one_of(options: Iterable[Any], kind: str, value: str, *path: str) -> tuple[list[str], list[Any]]:
+    """Conditions, to be joined by OR, that say that a JSON value is one of the options; and their parameters.
+
+    ``path`` is the parameter of ``kind`` and of ``value``, where they take one.
+    """
+    kinds = {None: "null", True: "true", False: "false"}
+    options = list(options)
+    texts = [option for option in options if isinstance(option, str)]
+    numbers = [option for option in options if isinstance(option, (int, float)) and not isinstance(option, bool)]
+    literals = [kinds[option] for option in options if option is None or isinstance(option, bool)]
+    checks: list[str] = []
+    parameters: list[Any] = []
+    for found, of_kind in ((texts, "= 'text'"), (numbers, "IN ('integer', 'real')")):
+        if found:
+            checks.append(f"({kind} {of_kind} AND {value} IN ({','.join('?' * len(found))}))")
+            parameters += [*path, *path, *found]
+    if literals:
+        checks.append(f"{kind} IN ({','.join('?' * len(literals))})")
+        parameters += [*path, *literals]
+    return checks, parameters
 
 
 def _kinds(value: Any) -> str:

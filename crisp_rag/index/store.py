@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crisp_rag.errors import IndexCorruptError, InvalidInputError
+from crisp_rag.errors import FilterError, IndexCorruptError, InvalidInputError
 from crisp_rag.index.filters import lower
 from crisp_rag.index.segments import SegmentInfo
 from crisp_rag.index.types import Passage
@@ -64,7 +64,7 @@ class Store:
         with self.guarded():
             if create:
                 self.connection.executescript(_SCHEMA)
-            elif (verdict := self.connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            elif (verdict := self.connection.execute("PRAGMA integrity_check(1)").fetchone()[0]) != "ok":
                 raise IndexCorruptError(f"{path} is damaged ({verdict}); restore it from a copy.")
 
     @property
@@ -87,10 +87,12 @@ class Store:
         try:
             yield
         except sqlite3.OperationalError as error:
+            if any(words in str(error) for words in ("too large", "too many", "overflow", "too deep")):
+                raise FilterError(f"The filter is too large for SQLite ({error}): name fewer values.") from error
             if "disk is full" in str(error) or "locked" in str(error):
                 raise
             raise IndexCorruptError(f"{self.path} cannot be read ({error}); restore it from a copy.") from error
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise IndexCorruptError(f"{self.path} is damaged ({error}); restore it from a copy.") from error
 
     @contextlib.contextmanager
@@ -119,7 +121,10 @@ class Store:
     def meta(self) -> dict[str, str]:
         """All settings."""
         with self.guarded():
-            return dict(self.connection.execute("SELECT key, value FROM meta"))
+            settings = dict(self.connection.execute("SELECT key, value FROM meta"))
+        if not all(isinstance(text, str) for pair in settings.items() for text in pair):
+            raise IndexCorruptError(f"{self.path} was altered: its settings are no text; restore it from a copy.")
+        return settings
 
     def set_meta(self, values: dict[str, str]) -> None:
         """Write settings, in the caller's transaction."""
@@ -129,7 +134,7 @@ class Store:
         """A number that grows with every change, whoever makes it."""
         with self.guarded():
             row = self.connection.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()
-        if row is None:
+        if row is None or not str(row[0]).isascii() or not str(row[0]).isdigit():
             raise IndexCorruptError(f"{self.path} has no generation; restore it from a copy.")
         return int(row[0])
 
@@ -141,7 +146,11 @@ class Store:
         """Every segment that the index refers to."""
         with self.guarded():
             found = self.connection.execute("SELECT id, file, vectors, checksum FROM segments ORDER BY id")
-            return [SegmentInfo(*row) for row in found]
+            segments = [SegmentInfo(*row) for row in found]
+        for segment in segments:
+            if not isinstance(segment.file, str) or not isinstance(segment.vectors, int) or "/" in segment.file:
+                raise IndexCorruptError(f"{self.path} was altered: {segment} is no segment; restore it from a copy.")
+        return segments
 
     def add_segment(self, file: str, vectors: int, checksum: str) -> int:
         """Refer to a written segment, in the caller's transaction."""
@@ -236,7 +245,7 @@ def encode_metadata(passage: Passage) -> str:
 
 
 def _digest(*values: Any) -> str:
-    said = json.dumps(values, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    said = json.dumps(values, ensure_ascii=False, default=repr).encode("utf-8", "surrogatepass")
     return hashlib.blake2b(said, digest_size=8).hexdigest()
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from crisp_rag.index.crisp_index import CrispIndex
 
 NOT_FOUND = "The documents do not hold an answer to that."
-DEFAULT_THRESHOLD = 0.5
+DEFAULT_THRESHOLD = 0.53
 PASSAGE_WEIGHT = 0.5
 
 

@@ -1,0 +1,263 @@
+"""The retrievers that an evaluation compares, all behind one small protocol.
+
+=========  =======================================================================================================
+bm25       Words: bm25s with k1 0.9 and b 0.4 (Anserini's settings), English stop words, no stemming.
+dense      One vector a document: the same MiniLM as its makers use it, mean-pooled, inner product in FAISS.
+colbert    All token vectors of that MiniLM, nothing pooled: the quality and the size that CRISP starts from.
+posthoc    Those token vectors clustered after the fact, 8 a query and 32 a document: no training for it.
+crisp      The default encoder, which is what a user gets; ``crisp:PATH`` measures the encoder saved at PATH.
+=========  =======================================================================================================
+
+The last three go through :class:`crisp_rag.index.crisp_index.CrispIndex`, so what is measured is what users run.
+Own systems: add a factory to :data:`SYSTEMS`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from crisp_rag.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from crisp_rag.index.crisp_index import CrispIndex
+    from crisp_rag.models.encoder import CrispEncoder
+
+BATCH = 1024
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class IndexCost:
+    """What an index took.
+
+    Args:
+        vectors: Vectors stored; 0 for a system of words.
+        bytes: Bytes of the structures that are searched: vectors, or postings; not the texts.
+        encode_seconds: Wall clock from texts to vectors (for bm25: to postings), models loaded already, nothing stored.
+    """
+
+    vectors: int
+    bytes: int
+    encode_seconds: float
+
+
+class System(Protocol):
+    """A retriever to measure: :meth:`index` once a data set, any number of searches, then :meth:`close`."""
+
+    name: str
+
+    def index(self, ids: Sequence[str], texts: Sequence[str], on_progress: Progress | None = None) -> IndexCost:
+        """Forget what was indexed before and index these; ``on_progress`` gets (documents done, of how many)."""
+
+    def search(self, queries: Sequence[str], k: int) -> list[list[tuple[str, float]]]:
+        """(id, score) pairs for each query, best first, at most k."""
+
+    def close(self) -> None:
+        """Forget what was indexed and release files; the system can be used again afterwards."""
+
+
+class BM25System:
+    """Lexical baseline over bm25s.  A document that shares no word with the query is no result."""
+
+    name = "bm25"
+
+    def __init__(self) -> None:
+        try:
+            import bm25s
+        except ImportError as error:
+            raise ImportError("The bm25 system needs bm25s: pip install 'crisp-rag[eval]'") from error
+        self._bm25s = bm25s
+        self._retriever: Any = None
+        self._ids: list[str] = []
+
+    def index(self, ids: Sequence[str], texts: Sequence[str], on_progress: Progress | None = None) -> IndexCost:
+        self.close()
+        started = time.perf_counter()
+        tokens = self._bm25s.tokenize(list(texts), stopwords="en", return_ids=False, show_progress=False)
+        if any(tokens):  # bm25s cannot index a corpus without a single word
+            self._retriever = self._bm25s.BM25(k1=0.9, b=0.4)
+            self._retriever.index(tokens, show_progress=False)
+        seconds = time.perf_counter() - started
+        self._ids = list(ids)
+        if on_progress:
+            on_progress(len(texts), len(texts))
+        arrays = self._retriever.scores.values() if self._retriever is not None else ()
+        size = sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
+        return IndexCost(vectors=0, bytes=size, encode_seconds=seconds)
+
+    def search(self, queries: Sequence[str], k: int) -> list[list[tuple[str, float]]]:
+        if self._retriever is None or not queries:
+            return [[] for _ in queries]
+        known = self._retriever.vocab_dict
+        tokens = self._bm25s.tokenize(list(queries), stopwords="en", return_ids=False, show_progress=False)
+        kept = [[token for token in query if token in known] for query in tokens]
+        results: list[list[tuple[str, float]]] = []
+        for query in kept:
+            if not query:
+                results.append([])
+                continue
+            found, scores = self._retriever.retrieve([query], k=min(k, len(self._ids)), show_progress=False)
+            pairs = zip(found[0].tolist(), scores[0].tolist())
+            results.append([(self._ids[row], value) for row, value in pairs if value > 0])
+        return results
+
+    def close(self) -> None:
+        self._retriever, self._ids = None, []
+
+
+class DenseSystem:
+    """One-vector baseline: all-MiniLM-L6-v2 as published, unit vectors in float32, exact search in FAISS."""
+
+    name = "dense"
+
+    def __init__(self) -> None:
+        self._model: Any = None
+        self._index: Any = None
+        self._ids: list[str] = []
+
+    def index(self, ids: Sequence[str], texts: Sequence[str], on_progress: Progress | None = None) -> IndexCost:
+        import faiss
+
+        self.close()
+        if self._model is None:
+            self._model = _load_dense()
+        seconds = 0.0
+        for first in range(0, len(texts), BATCH):
+            part = list(texts[first : first + BATCH])
+            started = time.perf_counter()
+            vectors = self._encode(part)
+            seconds += time.perf_counter() - started
+            if self._index is None:
+                self._index = faiss.IndexFlatIP(vectors.shape[1])
+            self._index.add(vectors)
+            if on_progress:
+                on_progress(first + len(part), len(texts))
+        self._ids = list(ids)
+        size = self._index.ntotal * self._index.d * 4 if self._index is not None else 0
+        return IndexCost(vectors=len(self._ids), bytes=size, encode_seconds=seconds)
+
+    def search(self, queries: Sequence[str], k: int) -> list[list[tuple[str, float]]]:
+        if self._index is None or not queries:
+            return [[] for _ in queries]
+        scores, rows = self._index.search(self._encode(list(queries)), min(k, len(self._ids)))
+        return [
+            [(self._ids[row], value) for row, value in zip(found.tolist(), values.tolist())]
+            for found, values in zip(rows, scores)
+        ]
+
+    def close(self) -> None:
+        self._index, self._ids = None, []
+
+    def _encode(self, texts: list[str]) -> np.ndarray:
+        """(len(texts), 384) float32, unit length."""
+        vectors = self._model.encode(texts, normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True)
+        return np.ascontiguousarray(vectors, dtype=np.float32)
+
+
+class MultiVectorSystem:
+    """Any multi-vector encoder over a CrispIndex in a temporary folder.
+
+    Args:
+        name: How the results call it.
+        load: Makes the encoder; called once, when it is first needed.
+    """
+
+    def __init__(self, name: str, load: Callable[[], CrispEncoder]) -> None:
+        self.name = name
+        self._load = load
+        self._encoder: CrispEncoder | None = None
+        self._folder: Path | None = None
+        self._index: CrispIndex | None = None
+
+    def index(self, ids: Sequence[str], texts: Sequence[str], on_progress: Progress | None = None) -> IndexCost:
+        from crisp_rag.index.crisp_index import CrispIndex
+        from crisp_rag.index.types import Passage
+
+        self.close()
+        if self._encoder is None:
+            self._encoder = self._load()
+        self._folder = Path(tempfile.mkdtemp(prefix="crisp-rag-eval-"))
+        self._index = CrispIndex.create(self._folder / "index", self._encoder)
+        seconds = 0.0
+        for first in range(0, len(texts), BATCH):
+            part = list(texts[first : first + BATCH])
+            passages = [Passage(id_, text) for id_, text in zip(ids[first : first + BATCH], part)]
+            started = time.perf_counter()
+            vectors = self._encoder.encode_document(part)
+            seconds += time.perf_counter() - started
+            self._index.add(passages, vectors=vectors)
+            if on_progress:
+                on_progress(first + len(part), len(texts))
+        stats = self._index.stats()
+        return IndexCost(vectors=stats.vectors, bytes=stats.bytes_vectors, encode_seconds=seconds)
+
+    def search(self, queries: Sequence[str], k: int) -> list[list[tuple[str, float]]]:
+        if self._index is None:
+            return [[] for _ in queries]
+        return [[(hit.id, hit.score) for hit in hits] for hits in self._index.search_batch(list(queries), k)]
+
+    def close(self) -> None:
+        if self._index is not None:
+            self._index.close()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        self._index, self._folder = None, None
+
+
+def _load_dense() -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    from crisp_rag.models.encoder import _quiet_loading, default_backbone
+
+    with _quiet_loading():
+        return SentenceTransformer(str(default_backbone()))
+
+
+def _colbert() -> CrispEncoder:
+    from crisp_rag.models import build_encoder
+
+    return build_encoder(pooling="none")
+
+
+def _posthoc() -> CrispEncoder:
+    from crisp_rag.models import build_encoder
+
+    return build_encoder(pooling="8x32", query_centroid="unit")
+
+
+def _crisp(path: str | None = None) -> CrispEncoder:
+    from crisp_rag.models import load_encoder
+
+    return load_encoder(path)
+
+
+SYSTEMS: dict[str, Callable[[], System]] = {
+    "bm25": BM25System,
+    "dense": DenseSystem,
+    "colbert": lambda: MultiVectorSystem("colbert", _colbert),
+    "posthoc": lambda: MultiVectorSystem("posthoc", _posthoc),
+    "crisp": lambda: MultiVectorSystem("crisp", _crisp),
+}
+
+
+def create_system(name: str) -> System:
+    """The system of that name; its models load when they are first needed.
+
+    Raises:
+        InvalidInputError: if there is none; the message lists those there are.
+        ImportError: if it needs a package that is missing; the message names the line that installs it.
+    """
+    if name in SYSTEMS:
+        return SYSTEMS[name]()
+    kind, _, path = name.partition(":")
+    if kind == "crisp" and path:
+        return MultiVectorSystem(name, lambda: _crisp(path))
+    raise InvalidInputError(f"Unknown system {name!r}: use {', '.join(SYSTEMS)}, or crisp:PATH for a saved encoder.")
