@@ -1,7 +1,7 @@
 """The retrievers that an evaluation compares, all behind one small protocol.
 
 =========  =======================================================================================================
-bm25       Words: bm25s with k1 0.9 and b 0.4 (Anserini's settings), English stop words, no stemming.
+bm25       Words: bm25s with k1 0.9 and b 0.4 (Anserini's settings), English stop words, Snowball stems.
 dense      One vector a document: the same MiniLM as its makers use it, mean-pooled, inner product in FAISS.
 colbert    All token vectors of that MiniLM, nothing pooled: the quality and the size that CRISP starts from.
 posthoc    Those token vectors clustered after the fact, 8 a query and 32 a document: no training for it.
@@ -72,16 +72,19 @@ class BM25System:
     def __init__(self) -> None:
         try:
             import bm25s
+            import Stemmer
         except ImportError as error:
-            raise ImportError("The bm25 system needs bm25s: pip install 'crisp-rag[eval]'") from error
+            # Never without stems: results would then depend on what happens to be installed.
+            raise ImportError("The bm25 system needs bm25s and PyStemmer: pip install 'crisp-rag[eval]'") from error
         self._bm25s = bm25s
+        self._stemmer = Stemmer.Stemmer("english")
         self._retriever: Any = None
         self._ids: list[str] = []
 
     def index(self, ids: Sequence[str], texts: Sequence[str], on_progress: Progress | None = None) -> IndexCost:
         self.close()
         started = time.perf_counter()
-        tokens = self._bm25s.tokenize(list(texts), stopwords="en", return_ids=False, show_progress=False)
+        tokens = self._tokens(texts)
         if any(tokens):  # bm25s cannot index a corpus without a single word
             self._retriever = self._bm25s.BM25(k1=0.9, b=0.4)
             self._retriever.index(tokens, show_progress=False)
@@ -97,20 +100,21 @@ class BM25System:
         if self._retriever is None or not queries:
             return [[] for _ in queries]
         known = self._retriever.vocab_dict
-        tokens = self._bm25s.tokenize(list(queries), stopwords="en", return_ids=False, show_progress=False)
-        kept = [[token for token in query if token in known] for query in tokens]
-        results: list[list[tuple[str, float]]] = []
-        for query in kept:
-            if not query:
-                results.append([])
-                continue
-            found, scores = self._retriever.retrieve([query], k=min(k, len(self._ids)), show_progress=False)
-            pairs = zip(found[0].tolist(), scores[0].tolist())
-            results.append([(self._ids[row], value) for row, value in pairs if value > 0])
-        return results
+        return [self._search([token for token in query if token in known], k) for query in self._tokens(queries)]
 
     def close(self) -> None:
         self._retriever, self._ids = None, []
+
+    def _search(self, tokens: list[str], k: int) -> list[tuple[str, float]]:
+        if not tokens:  # bm25s refuses a query of which it knows no word
+            return []
+        rows, scores = self._retriever.retrieve([tokens], k=min(k, len(self._ids)), show_progress=False)
+        return [(self._ids[row], value) for row, value in zip(rows[0].tolist(), scores[0].tolist()) if value > 0]
+
+    def _tokens(self, texts: Sequence[str]) -> list[list[str]]:
+        return self._bm25s.tokenize(
+            list(texts), stopwords="en", stemmer=self._stemmer, return_ids=False, show_progress=False
+        )
 
 
 class DenseSystem:

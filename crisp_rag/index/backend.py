@@ -120,14 +120,11 @@ class ExactBackend:
         """Map every segment, and see that passages point into them.
 
         Raises:
-            IndexCorruptError: naming the file that is missing, truncated or altered.
+            FileNotFoundError: if a file is gone.
+            IndexCorruptError: naming the file that is truncated or altered.
         """
         for view in snapshot.views:
-            try:
-                self.vectors(view.info)
-            except FileNotFoundError as error:
-                path = self._folder / view.info.file
-                raise IndexCorruptError(f"{path} is missing; restore it from a copy.") from error
+            self.vectors(view.info)
             ends = view.starts + view.counts
             if len(ends) and (int(ends.max()) > view.info.vectors or int(view.starts.min()) < 0):
                 raise IndexCorruptError(f"Passages point behind the end of {self._folder / view.info.file}.")

@@ -42,7 +42,7 @@ FORMAT_VERSION = 1
 SMALL_SEGMENT = 65_536
 MAX_SMALL_SEGMENTS = 16
 MIN_DEAD_VECTORS = 1_024
-_ATTEMPTS = 5
+_ATTEMPTS = 50
 _T = TypeVar("_T")
 
 
@@ -487,18 +487,18 @@ class CrispIndex:
 
         A file that is gone is a normal event while another process compacts, and a loss if it stays gone.
         """
-        missing: FileNotFoundError | None = None
         for _ in range(_ATTEMPTS):
+            snapshot = self._current()
             try:
-                result = attempt(self._current())
+                result = attempt(snapshot)
             except FileNotFoundError as error:
-                missing, self._snapshot = error, None
+                # Files go after the commit that lets go of them: without a newer commit this one is lost.
+                if self._store.generation() == snapshot.generation:
+                    raise IndexCorruptError(f"{error.filename} is missing; restore it from a copy.") from error
                 continue
             if result is not None or attempt == self._backend.check:
                 return result  # type: ignore[return-value]
             self._snapshot = None
-        if missing is not None:
-            raise IndexCorruptError(f"{missing.filename} is missing; restore it from a copy.") from missing
         with self._lock.held():  # a busy writer: let it pause for the length of one search
             result = attempt(self._current())
         assert result is not None

@@ -1,0 +1,78 @@
+"""What both adapters need and neither framework provides: combining filters and building an index.
+
+    where = narrow({"team": "sales"}, lambda metadata: metadata["year"] > 2020)
+    index = build_index("handbook.crisp", passages)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crisp_rag.errors import FilterError
+from crisp_rag.index import CrispIndex, Passage
+from crisp_rag.index.filters import matches, parse_filter
+from crisp_rag.index.types import Where
+
+if TYPE_CHECKING:
+    from crisp_rag.models.encoder import Encoder
+
+
+def check_filter(where: Any) -> None:
+    """Say now rather than at the first search what is wrong with a filter.
+
+    Raises:
+        FilterError: if it is neither None, a function nor a well-formed filter dict.
+    """
+    if where is None or callable(where):
+        return
+    if not isinstance(where, Mapping):
+        raise FilterError(f"A filter is a dict or a function of the metadata, got {type(where).__name__}.")
+    parse_filter(where)
+
+
+def narrow(*filters: Where | None) -> Where | None:
+    """One filter that keeps what all of the given ones keep; None where none is given.
+
+    Dicts stay a dict, which the index evaluates in SQL.  With a function among them the result is a function:
+    the filters are asked in the order given, so that a later one sees only what the earlier ones let through.
+
+    Raises:
+        FilterError: if one is malformed.
+    """
+    given = [where for where in filters if where is not None]
+    for where in given:
+        check_filter(where)
+    if len(given) < 2:
+        return given[0] if given else None
+    if not any(callable(where) for where in given):
+        return {"$and": given}
+    tests = [_predicate(where) for where in given]
+    return lambda metadata: all(test(metadata) for test in tests)
+
+
+def _predicate(where: Where) -> Callable[[dict[str, Any]], bool]:
+    if callable(where):
+        return where
+    expression = parse_filter(where)
+    return lambda metadata: matches(expression, metadata)
+
+
+def build_index(
+    path: str | Path, passages: Iterable[Passage], encoder: Encoder | None = None, *, exist_ok: bool = False
+) -> CrispIndex:
+    """Make an index and add the passages in one commit; with ``exist_ok`` add them to the one that is there.
+
+    Raises:
+        IndexExistsError: if there is something at the path and ``exist_ok`` is not set.
+        InvalidInputError: naming the passages that cannot be added.  None was added; what is at the path then is
+            an empty index or the one that was there before, and ``exist_ok=True`` goes on with it.
+    """
+    index = CrispIndex.create(path, encoder, exist_ok=exist_ok)
+    try:
+        index.add(passages)
+    except BaseException:
+        index.close()
+        raise
+    return index
