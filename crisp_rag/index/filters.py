@@ -137,7 +137,8 @@ def to_sql(expression: Expression, column: str = "metadata") -> tuple[str, list[
         if not expression.parts:
             return ("1", []) if expression.operator == "and" else ("0", [])
         compiled = [to_sql(part, column) for part in expression.parts]
-        return _joined([sql for sql, _ in compiled], expression.operator.upper()), [value for _, values in compiled for value in values]
+        parameters = [value for _, values in compiled for value in values]
+        return _joined([sql for sql, _ in compiled], expression.operator.upper()), parameters
     return _condition_sql(expression, column)
 
 

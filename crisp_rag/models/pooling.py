@@ -63,8 +63,8 @@ class _BatchedPooling(BaseTokenPooling):
 
     @property
     def budget_name(self) -> str:
-        """``8x32``, or ``25%`` where both sides have the same share."""
-        return str(self.query) if self.query == self.document else f"{self.query}x{self.document}"
+        """``8x32``, ``25%x50%``: a query's x a document's."""
+        return f"{self.query}x{self.document}"
 
     @property
     def pooling_name(self) -> str:
@@ -155,6 +155,12 @@ class ClusterPooling(_BatchedPooling):
         self.document_centroid = document_centroid
         self.iterations = iterations
         self.init = init
+
+    @property
+    def pooling_name(self) -> str:
+        """``8x32``, or ``25%`` where both sides have the same share."""
+        same_share = isinstance(self.query, str) and self.query == self.document
+        return str(self.query) if same_share else self.budget_name
 
     def pool_batch(self, embeddings: Tensor, mask: Tensor, task: str | None) -> tuple[Tensor, Tensor]:
         k = budget_for(self.budget(task), mask.sum(dim=1))

@@ -1,171 +1,233 @@
-"""Files and folders into an index, again and again: only what changed is encoded, what vanished is dropped.
+"""Put files into an index, and keep it in step with them.
 
-    report = ingest(index, ["docs/"])
+    report = ingest(index, ["handbook/"])     # again after an edit: touches only what changed
+    report.added, report.unchanged, report.removed, report.skipped
 
-A file is known by its absolute path and by the digest of its bytes and of the way it was split.
+A file is known by its absolute path and by a digest of its bytes and of the settings that cut it.  A file that
+vanished from a given folder leaves the index; one that can no longer be read stays as it was and is reported.
 """
 
 from __future__ import annotations
 
-import hashlib
+import os
+import stat
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crisp_rag.errors import IngestError
+from crisp_rag.errors import IngestError, InvalidInputError
 from crisp_rag.index.types import Passage
-from crisp_rag.pipelines.loading import LoadedDocument, Skipped, file_digest, find_files, load_file
-from crisp_rag.pipelines.splitting import split_document
+from crisp_rag.pipelines.loading import LOADER_VERSION, Skipped, bytes_digest, find_files, parse_file, read_bytes
+from crisp_rag.pipelines.splitting import DEFAULT_MAX_TOKENS, SPLITTER_VERSION, PassageSplitter
 
 if TYPE_CHECKING:
     from crisp_rag.index.crisp_index import CrispIndex
 
-COMMIT_PASSAGES = 256
-SPLITTER_VERSION = 1
-DEFAULT_MAX_TOKENS = 200
+BATCH_PASSAGES = 256
+"""Files are committed together once they have this many passages."""
 
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What an ingestion did.  ``files`` are those of the sources that are in the index now, ``passages`` all
-    passages of the index; ``added``, ``unchanged`` and ``removed`` count files."""
+    """What an ingestion did.
+
+    Args:
+        files: Files from these sources that the index holds now.
+        passages: Passages that the index holds now, of whatever source.
+        added: Files that were new or had changed.
+        unchanged: Files that were in the index already, byte for byte, and were left as they are.
+        removed: Files that were dropped because they vanished or hold no text any more.
+        skipped: Files that were passed over, and why.
+        seconds: How long it took.
+    """
 
     files: int
     passages: int
     added: int
     unchanged: int
     removed: int
-    skipped: list[Skipped]
-    seconds: float
+    skipped: list[Skipped] = field(default_factory=list)
+    seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """The same as a dict, ready for JSON."""
         return asdict(self)
 
 
-def ingest(
-    index: CrispIndex,
-    sources: Sequence[str | Path],
-    *,
-    max_tokens: int | None = None,
-    show_progress: bool = False,
-) -> IngestReport:
-    """Bring the index up to date with files and folders.
-
-    Files outside the sources stay as they are.  A file that has become unreadable keeps its passages and is listed
-    as skipped.  Each commit replaces whole files, so an interruption leaves every file old or new, never half.
-
-    Args:
-        index: Where passages go.
-        sources: Files and folders.
-        max_tokens: Tokens a passage, 200 by default or what the encoder reads if that is less.
-        show_progress: Draw a progress bar on stderr.
-
-    Raises:
-        IngestError: if a source does not exist.
-    """
-    began = time.perf_counter()
-    encoder: Any = index.encoder
-    limit = max_tokens or min(DEFAULT_MAX_TOKENS, encoder.max_document_tokens)
-    if limit > encoder.max_document_tokens:
-        raise IngestError(f"A passage of {limit} tokens is more than the encoder reads ({encoder.max_document_tokens}).")
-    files, skipped = find_files(sources)
-    known = _known(index)
-    pending = _Pending(index)
-    added, unchanged, blank = 0, 0, 0
-    counter = _token_counter(encoder)
-    for path in _progress(files, show_progress):
-        source = path.as_posix()
-        old = known.get(source)
-        try:
-            digest = _settings_digest(file_digest(path.read_bytes()), limit, encoder.fingerprint)
-            if old and old.digest == digest:
-                unchanged += 1
-                continue
-            document = load_file(path)
-        except (OSError, IngestError) as error:
-            reason = str(error).removeprefix(f"{path} ").removeprefix(f"{path}: ")
-            skipped.append(Skipped(source, reason))
-            continue
-        document = LoadedDocument(document.path, document.title, document.text, document.format, digest)
-        passages = split_document(document, counter, limit)
-        if not passages:
-            skipped.append(Skipped(source, "no text"))
-            blank += bool(old)
-        else:
-            added += 1
-        pending.put(old.ids if old else [], passages)
-    vanished = [source for source in known if _below(source, sources) and not Path(source).is_file()]
-    for source in vanished:
-        pending.put(known[source].ids, [])
-    pending.flush()
-    kept = [source for source in _known(index) if _below(source, sources)]
-    return IngestReport(
-        len(kept), len(index), added, unchanged, len(vanished) + blank, skipped, time.perf_counter() - began
-    )
-
-
 @dataclass(slots=True)
 class _Known:
     """What the index holds of a file."""
 
-    digest: str
-    ids: list[str]
+    ids: list[str] = field(default_factory=list)
+    digests: set[str] = field(default_factory=set)
 
 
-class _Pending:
-    """Gathers whole files until encoding them together pays."""
+class _Batch:
+    """Changes of whole files, committed together: a reader sees a file's old passages or its new ones."""
 
     def __init__(self, index: CrispIndex) -> None:
         self._index = index
-        self._gone: list[str] = []
-        self._new: list[Passage] = []
+        self._delete: list[str] = []
+        self._add: list[Passage] = []
 
-    def put(self, gone: list[str], new: list[Passage]) -> None:
-        self._gone += gone
-        self._new += new
-        if len(self._new) >= COMMIT_PASSAGES:
+    def change(self, old: Iterable[str], new: Iterable[Passage] = ()) -> None:
+        self._delete.extend(old)
+        self._add.extend(new)
+        if len(self._add) >= BATCH_PASSAGES:
             self.flush()
 
     def flush(self) -> None:
-        if self._gone or self._new:
-            self._index.replace(self._gone, self._new)
-        self._gone, self._new = [], []
+        if self._delete or self._add:
+            self._index.replace(self._delete, self._add)
+            self._delete, self._add = [], []
 
 
-def _known(index: CrispIndex) -> dict[str, _Known]:
+def ingest(
+    index: CrispIndex,
+    sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    max_tokens: int | None = None,
+    show_progress: bool = False,
+) -> IngestReport:
+    """Bring an index in step with files and folders.
+
+    Args:
+        index: The index to write to.
+        sources: Files and folders; see :func:`crisp_rag.pipelines.loading.find_files`.  What the index holds from
+            elsewhere is left alone.
+        max_tokens: The most tokens of a passage; by default 200, or what the encoder reads if that is less.
+        show_progress: Draw a progress bar on stderr.
+
+    Returns:
+        What was done.  Files are committed in batches: after a crash, run it again.
+
+    Raises:
+        IngestError: if a source does not exist; nothing was written.
+        InvalidInputError: if ``max_tokens`` is below 16 or beyond what the encoder reads.
+        ImportError: naming the extra to install, if a library for a file is missing.
+    """
+    began = time.perf_counter()
+    given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+    files, skipped = find_files(given)
+    own_folder = Path(index.path).resolve()
+    roots = [Path(source).resolve() for source in given]
+    files = [file for file in files if not file.is_relative_to(own_folder)]
+    skipped = [item for item in skipped if not Path(item.path).is_relative_to(own_folder)]
+
+    splitter = _splitter(index, max_tokens)
+    settings = f"{LOADER_VERSION}:{SPLITTER_VERSION}:{splitter.max_tokens}".encode()
+    known = _known_files(index)
+    batch = _Batch(index)
+    removed = 0
+    for source in _vanished(known, roots, files, skipped):
+        batch.change(known.pop(source).ids)
+        removed += 1
+
+    added = unchanged = 0
+    with _progress(len(files), show_progress) as advance:
+        for file in files:
+            source = file.as_posix()
+            old = known.get(source, _Known())
+            try:
+                data = read_bytes(file)
+                digest = bytes_digest(settings, b"\0", data)
+                if old.digests == {digest}:
+                    unchanged += 1
+                    continue
+                document = replace(parse_file(file, data), digest=digest)
+            except IngestError as error:
+                skipped.append(Skipped(str(file), str(error)))
+                continue
+            finally:
+                advance()
+            passages = splitter.split(document)
+            if passages:
+                added += 1
+                known.setdefault(source, _Known())
+            else:
+                skipped.append(Skipped(str(file), "no text"))
+                removed += known.pop(source, None) is not None
+            batch.change(old.ids, passages)
+        batch.flush()
+
+    # Links may lead out of the given folders, so what was found counts too.
+    present = {file.as_posix() for file in files}
+    return IngestReport(
+        files=sum(source in present or _is_below(Path(source), roots) for source in known),
+        passages=len(index),
+        added=added,
+        unchanged=unchanged,
+        removed=removed,
+        skipped=skipped,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _splitter(index: CrispIndex, max_tokens: int | None) -> PassageSplitter:
+    encoder: Any = index.encoder
+    limit = int(encoder.max_document_tokens)
+    tokenizer = getattr(encoder, "tokenizer", None)
+    if tokenizer is None:
+        raise InvalidInputError(f"The encoder {encoder.name!r} has no tokenizer, which splitting files needs.")
+    if max_tokens is not None and max_tokens > limit:
+        raise InvalidInputError(f"max_tokens is {max_tokens}, and {encoder.name!r} reads only {limit} tokens.")
+    return PassageSplitter(tokenizer, min(DEFAULT_MAX_TOKENS, limit) if max_tokens is None else max_tokens)
+
+
+def _known_files(index: CrispIndex) -> dict[str, _Known]:
+    """Source to what the index holds of it; passages that did not come from files are not among them."""
     known: dict[str, _Known] = {}
-    for passage in index.passages({"$and": [{"source": {"$exists": True}}, {"digest": {"$exists": True}}]}):
-        source = str(passage.metadata["source"])
-        known.setdefault(source, _Known(str(passage.metadata["digest"]), [])).ids.append(passage.id)
+    for passage in index.passages():
+        data = passage.metadata
+        source, digest = data.get("source"), data.get("digest")
+        if isinstance(source, str) and isinstance(digest, str) and "start" in data and "end" in data:
+            entry = known.setdefault(source, _Known())
+            entry.ids.append(passage.id)
+            entry.digests.add(digest)
     return known
 
 
-def _settings_digest(digest: str, limit: int, fingerprint: str) -> str:
-    said = f"{digest} {limit} {SPLITTER_VERSION} {fingerprint}"
-    return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
+def _vanished(
+    known: Iterable[str], roots: Sequence[Path], files: Iterable[Path], skipped: Iterable[Skipped]
+) -> list[str]:
+    """Known sources below a given folder that are no files any more; one that cannot be looked at has not vanished."""
+    present = {file.as_posix() for file in files}
+    closed = [Path(item.path) for item in skipped]
+    return [
+        source
+        for source in known
+        if source not in present
+        and _is_below(Path(source), roots)
+        and not _is_below(Path(source), closed)
+        and _is_gone(source)
+    ]
 
 
-def _below(source: str, roots: Sequence[str | Path]) -> bool:
-    path = Path(source)
-    return any(path == root or root in path.parents for root in (Path(root).resolve() for root in roots))
+def _is_below(source: Path, roots: Iterable[Path]) -> bool:
+    return any(source.is_relative_to(root) for root in roots)
 
 
-def _token_counter(encoder: Any) -> Callable[[str], int]:
-    tokenizer = encoder.tokenizer
+def _is_gone(source: str) -> bool:
+    try:
+        return not stat.S_ISREG(os.stat(source).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
 
-    def count(text: str) -> int:
-        return len(tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"])
 
-    return count
-
-
-def _progress(files: list[Path], show: bool) -> Any:
-    if not show:
-        return files
+@contextmanager
+def _progress(total: int, shown: bool) -> Iterator[Callable[[], None]]:
+    if not shown:
+        yield lambda: None
+        return
     from rich.console import Console
-    from rich.progress import track
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    return track(files, "Indexing", console=Console(stderr=True))
+    columns = (TextColumn("indexing"), BarColumn(), MofNCompleteColumn(), TextColumn("files"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("indexing", total=total)
+        yield lambda: progress.advance(task)

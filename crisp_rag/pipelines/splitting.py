@@ -1,148 +1,294 @@
-"""Documents to passages: cut at headings, then at paragraph and sentence borders, measured in the encoder's tokens.
+"""Cut a document into passages that an encoder reads whole.
 
-Every passage is a span of its document, ``document.text[start:end]``, and carries its heading path as context that
-is encoded with it and never shown.
+    passages = split_document(load_file("handbook.md"), encoder.tokenizer, max_tokens=200)
+    passages[0].text == document.text[passages[0].metadata["start"] : passages[0].metadata["end"]]
+
+Markdown is cut at its headings first, and each passage knows its heading path.  What is still too long is cut at the
+widest border that fits: blank lines, then lines that stand for themselves (list items, table rows, code), then
+sentences, then words.  Lines that are only wrapped do not count as borders, so that a sentence stays whole.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from crisp_rag.errors import InvalidInputError
 from crisp_rag.index.types import Passage
-from crisp_rag.pipelines.loading import LoadedDocument
 
-MIN_TEXT_TOKENS = 16
-SPECIAL_TOKENS = 4
+if TYPE_CHECKING:
+    from crisp_rag.pipelines.loading import LoadedDocument
+
+DEFAULT_MAX_TOKENS = 200
+MIN_MAX_TOKENS = 16
+SPLITTER_VERSION = 1
+"""Raised when the same text and settings would give other passages, so that files are indexed anew."""
+
+_NEWLINE = re.compile(r"\r\n?|\n")
+_FRONT_MATTER = re.compile(r"\A---[ \t]*\n(?:(?!---[ \t]*\n).*\n)*?(?:---|\.\.\.)[ \t]*(?:\n|\Z)")
+_STARTS_ITEM = re.compile(r"\s|[-*+•·–|>#]|\d+[.)]\s|[A-Za-z][.)]\s|$")
+# A line this long was wrapped by an editor or a page, not ended by its author.
+_WRAPPED = 40
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
-    """``text[start:end]``, from a heading to the next; ``headings`` lead to it, outermost first."""
+class Heading:
+    """A Markdown heading: lines ``first_line <= line < end_line`` of the text, level 1 to 6."""
+
+    text: str
+    level: int
+    first_line: int
+    end_line: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """``text[start:end]``; what lies before ``body`` is headings only.  Offsets in code points."""
 
     start: int
+    body: int
     end: int
-    headings: tuple[str, ...]
+    path: tuple[str, ...]
 
 
-def split_document(
-    document: LoadedDocument, count_tokens: Callable[[str], int], max_tokens: int = 200
-) -> list[Passage]:
-    """Split a document into passages.
+class PassageSplitter:
+    """Splits documents by one tokenizer; worth keeping where there are many documents.
 
     Args:
-        document: What to split.
-        count_tokens: Tokens of a text as the encoder counts them, without special ones.
-        max_tokens: Tokens that context and text of a passage may have together, special ones included.
-
-    Returns:
-        Passages in order; their ids depend on path, place and text alone.  Metadata: ``source``, ``title``,
-        ``heading``, ``start``, ``end`` (code points), ``digest``.
+        tokenizer: A Hugging Face tokenizer, of the encoder that will read the passages.
+        max_tokens: The most tokens of a passage's ``encoded_text``: context and special tokens are counted.
 
     Raises:
-        ValueError: if ``max_tokens`` leaves no room for text.
+        InvalidInputError: if ``max_tokens`` is below 16.
+        ImportError: naming the extra to install.
     """
-    if max_tokens < 2 * MIN_TEXT_TOKENS:
-        raise ValueError(f"max_tokens is at least {2 * MIN_TEXT_TOKENS}, got {max_tokens}.")
-    passages = []
-    for section in _sections(document):
-        context = _context(document.title, section.headings, count_tokens, max_tokens // 2)
-        room = max_tokens - SPECIAL_TOKENS - (count_tokens(context) if context else 0)
-        for start, end in _pieces(document, section, count_tokens, room):
-            passages.append(_passage(document, section, context, start, end))
-    return passages
+
+    def __init__(self, tokenizer: Any, max_tokens: int = DEFAULT_MAX_TOKENS) -> None:
+        if isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < MIN_MAX_TOKENS:
+            raise InvalidInputError(f"max_tokens is a whole number of at least {MIN_MAX_TOKENS}, got {max_tokens!r}.")
+        try:
+            from semantic_text_splitter import TextSplitter
+        except ImportError as error:
+            raise ImportError("Splitting needs semantic-text-splitter: pip install 'crisp-rag[ingest]'") from error
+        self._text_splitter = TextSplitter
+        self._count = _token_counter(tokenizer)
+        self.max_tokens = max_tokens
+
+    def split(self, document: LoadedDocument) -> list[Passage]:
+        """The passages of a document, in order; none for a blank one.  See :func:`split_document`."""
+        text = document.text
+        if document.format == "markdown":
+            sections, soft = _markdown_sections(text)
+        else:
+            sections, soft = [_Section(0, 0, len(text), ())], _join_wrapped_lines(text)
+        passages = []
+        for section in sections:
+            context = self._context(document.title, section.path)
+            for start, end in self._pieces(text, soft, section, context):
+                passages.append(_passage(document, start, end, section.path, context))
+        return passages
+
+    def _context(self, title: str, path: Sequence[str]) -> str:
+        """Title and heading path, shortened from the middle where they would take more than half of the room."""
+        parts = list(path) if path and _same(path[0], title) else [title, *path]
+        parts = [flat for part in parts if (flat := " ".join(part.split()))]
+        for candidate in (parts, [*parts[:1], *parts[-1:]] if len(parts) > 2 else [], parts[-1:], parts[:1]):
+            context = " > ".join(candidate)
+            if context and self._count(context) <= self.max_tokens // 2:
+                return context
+        return ""
+
+    def _pieces(self, text: str, soft: str, section: _Section, context: str) -> list[tuple[int, int]]:
+        """Spans of the section's passages, trimmed, in order, none of them blank."""
+        prefix = f"{context}\n" if context else ""
+        start, end = section.start, section.end
+        spans: list[tuple[int, int]] = []
+        if section.body > start:
+            opening = self._opening(text, soft, section, prefix)
+            if opening is not None:
+                spans.append(opening)
+                start = opening[1]
+        spans.extend(self._cut(soft, start, end, prefix))
+        checked: list[tuple[int, int]] = []
+        for span in (_trim(text, *span) for span in spans):
+            # Joining lines can change a count by a token or two in tokenizers that see line breaks.
+            if self._count(prefix + text[slice(*span)]) <= self.max_tokens:
+                checked.append(span)
+            else:
+                checked.extend(_trim(text, *piece) for piece in self._cut(text, *span, prefix))
+        return [span for span in checked if span[0] < span[1]]
+
+    def _opening(self, text: str, soft: str, section: _Section, prefix: str) -> tuple[int, int] | None:
+        """A first piece that keeps the headings together with text below them; None if they leave no room for it."""
+        head = prefix + text[section.start : section.body]
+        if self._count(head) > self.max_tokens * 3 // 4 or not text[section.body : section.end].strip():
+            return None
+        splitter = self._text_splitter.from_callback(lambda piece: self._count(head + piece), self.max_tokens)
+        # Only the first piece is wanted: a window saves measuring the rest, unless it is all one piece.
+        window = section.body + 20 * self.max_tokens
+        pieces = splitter.chunk_indices(soft[section.body : min(window, section.end)])
+        if len(pieces) == 1 and window < section.end:
+            pieces = splitter.chunk_indices(soft[section.body : section.end])
+        offset, piece = pieces[0]
+        span = (section.start, section.body + offset + len(piece))
+        return span if self._count(prefix + text[slice(*span)]) <= self.max_tokens else None
+
+    def _cut(self, text: str, start: int, end: int, prefix: str) -> list[tuple[int, int]]:
+        splitter = self._text_splitter.from_callback(lambda piece: self._count(prefix + piece), self.max_tokens)
+        return [
+            (start + offset, start + offset + len(piece)) for offset, piece in splitter.chunk_indices(text[start:end])
+        ]
 
 
-def _passage(document: LoadedDocument, section: Section, context: str, start: int, end: int) -> Passage:
+def split_document(doc: LoadedDocument, tokenizer: Any, max_tokens: int = DEFAULT_MAX_TOKENS) -> list[Passage]:
+    """Cut a document into passages.
+
+    Args:
+        doc: The document.
+        tokenizer: A Hugging Face tokenizer, of the encoder that will read the passages.
+        max_tokens: The most tokens of a passage's ``encoded_text``: context and special tokens are counted.
+
+    Returns:
+        Passages in order; none for a blank document.  Each ``text`` is ``doc.text[start:end]`` without blanks around
+        it, every other character lies in exactly one passage.  ``context`` is title and heading path joined by
+        ``" > "``; ``metadata`` has ``source``, ``title``, ``heading``, ``start``, ``end`` (code points) and
+        ``digest``; ``id`` is a digest of source, start and text.
+
+    Raises:
+        InvalidInputError: if ``max_tokens`` is below 16.
+        ImportError: naming the extra to install.
+    """
+    return PassageSplitter(tokenizer, max_tokens).split(doc)
+
+
+def find_headings(text: str) -> list[Heading]:
+    """The headings of a Markdown text, ``#`` and underlined ones; those in code, quotes and lists are none."""
+    return _parse_markdown(text)[0]
+
+
+def front_matter_end(text: str) -> int:
+    """Where the YAML block at the head of a Markdown text ends, 0 without one."""
+    match = _FRONT_MATTER.match(text)
+    return match.end() if match else 0
+
+
+def _parse_markdown(text: str) -> tuple[list[Heading], list[tuple[int, int]]]:
+    """Headings, and the line ranges of paragraphs."""
+    try:
+        from markdown_it import MarkdownIt
+    except ImportError as error:
+        raise ImportError("Reading Markdown needs markdown-it-py: pip install 'crisp-rag[ingest]'") from error
+    # Inline markup is parsed for headings alone: the rest is only cut, never rendered.
+    parser = MarkdownIt("commonmark").enable("table").disable("inline")
+    env: dict[str, Any] = {}
+    matter = front_matter_end(text)
+    # Its closing rule would make the YAML a heading; blank lines in its place keep the line numbers.
+    tokens = parser.parse("\n" * text.count("\n", 0, matter) + text[matter:], env)
+    inline = MarkdownIt("commonmark")
+    headings, paragraphs = [], []
+    for position, token in enumerate(tokens):
+        if token.map is None:
+            continue
+        if token.type == "heading_open" and token.level == 0:
+            words = " ".join(_plain(inline.parseInline(tokens[position + 1].content, env)).split())
+            headings.append(Heading(words, int(token.tag[1]), *token.map))
+        elif token.type == "paragraph_open":
+            paragraphs.append((token.map[0], token.map[1]))
+    return headings, paragraphs
+
+
+def _plain(tokens: Sequence[Any]) -> str:
+    """The words of inline tokens, without their markup."""
+    words = []
+    for token in tokens:
+        if token.children:
+            words.append(_plain(token.children))
+        elif token.type in ("softbreak", "hardbreak"):
+            words.append(" ")
+        elif token.type != "html_inline":
+            words.append(token.content)
+    return "".join(words)
+
+
+def _markdown_sections(text: str) -> tuple[list[_Section], str]:
+    """The sections, and the text with the line breaks inside paragraphs as spaces."""
+    headings, paragraphs = _parse_markdown(text)
+    breaks = list(_NEWLINE.finditer(text))
+    lines = [0, *(found.end() for found in breaks)]
+
+    def offset(line: int) -> int:
+        return lines[line] if line < len(lines) else len(text)
+
+    soft = list(text)
+    for first, last in paragraphs:
+        for line in range(first, min(last - 1, len(breaks))):
+            found = breaks[line]
+            if not text[lines[line] : found.start()].endswith(("  ", "\\")):
+                soft[found.start() : found.end()] = " " * (found.end() - found.start())
+
+    sections: list[_Section] = []
+    start, path = 0, []  # type: tuple[int, list[tuple[int, str]]]
+    body = 0
+    for heading in headings:
+        here = offset(heading.first_line)
+        if text[body:here].strip():
+            sections.append(_Section(start, body, here, tuple(words for _, words in path)))
+            start = here
+        path = [(level, words) for level, words in path if level < heading.level]
+        if heading.text:
+            path.append((heading.level, heading.text))
+        body = offset(heading.end_line)
+    sections.append(_Section(start, body, len(text), tuple(words for _, words in path)))
+    return sections, "".join(soft)
+
+
+def _join_wrapped_lines(text: str) -> str:
+    """Plain text of the same length where the line breaks inside wrapped paragraphs are spaces."""
+    soft = list(text)
+    start = 0
+    for found in _NEWLINE.finditer(text):
+        wrapped = found.start() - start >= _WRAPPED
+        if wrapped and not _STARTS_ITEM.match(text, found.end()):
+            soft[found.start() : found.end()] = " " * (found.end() - found.start())
+        start = found.end()
+    return "".join(soft)
+
+
+def _passage(document: LoadedDocument, start: int, end: int, path: Sequence[str], context: str) -> Passage:
     text = document.text[start:end]
-    said = f"{document.path}\x00{start}\x00{text}".encode("utf-8", "surrogatepass")
-    metadata: dict[str, Any] = {
+    metadata = {
         "source": document.path,
         "title": document.title,
-        "heading": " > ".join(section.headings),
+        "heading": " > ".join(path),
         "start": start,
         "end": end,
         "digest": document.digest,
     }
-    return Passage(hashlib.blake2b(said, digest_size=16).hexdigest(), text, metadata, context)
+    identity = f"{document.path}\0{start}\0{text}".encode("utf-8", "surrogatepass")
+    return Passage(hashlib.blake2b(identity, digest_size=16).hexdigest(), text, metadata, context)
 
 
-def _context(title: str, headings: tuple[str, ...], count_tokens: Callable[[str], int], limit: int) -> str:
-    """Title and headings, shortened from the left until they fit."""
-    parts = list(headings if headings and headings[0] == title else (title, *headings))
-    while parts and count_tokens(" > ".join(parts)) > limit:
-        parts.pop(0)
-    return " > ".join(parts)
+def _trim(text: str, start: int, end: int) -> tuple[int, int]:
+    piece = text[start:end]
+    stripped = piece.lstrip()
+    start += len(piece) - len(stripped)
+    return start, start + len(stripped.rstrip())
 
 
-def _sections(document: LoadedDocument) -> list[Section]:
-    """The parts between headings; a heading with nothing below it goes with the section that follows."""
-    text = document.text
-    borders = _headings(text) if document.format == "markdown" else []
-    sections: list[Section] = []
-    path: list[tuple[int, str]] = []
-    position, pending = 0, 0
-    for start, end, level, heading in [*borders, (len(text), len(text), 0, "")]:
-        if text[position:start].strip():
-            sections.append(Section(pending, start, tuple(name for _, name in path)))
-            pending = start
-        path = [(other, name) for other, name in path if other < level] + [(level, heading)]
-        position = end
-    if text[pending:].strip():  # headings at the very end, with nothing below
-        path.pop()
-        if sections:
-            last = sections.pop()
-            sections.append(Section(last.start, len(text), last.headings))
-        else:
-            sections.append(Section(pending, len(text), tuple(name for _, name in path)))
-    return sections
+def _same(one: str, other: str) -> bool:
+    return " ".join(one.split()).casefold() == " ".join(other.split()).casefold()
 
 
-def _headings(text: str) -> list[tuple[int, int, int, str]]:
-    """(start, end, level, words) of every Markdown heading that is none of a list, a quote or a code block."""
-    try:
-        from markdown_it import MarkdownIt
-    except ImportError as error:
-        raise ImportError("Splitting Markdown needs markdown-it-py: pip install 'crisp-rag[ingest]'") from error
-    # markdown-it counts \n, \r\n and \r as line ends, and nothing else.
-    starts = [0]
-    for i, character in enumerate(text):
-        if character == "\n" or (character == "\r" and text[i + 1 : i + 2] != "\n"):
-            starts.append(i + 1)
-    starts.append(len(text))
-    found = []
-    tokens = MarkdownIt().parse(text)
-    for token, inline in zip(tokens, tokens[1:]):
-        if token.type == "heading_open" and token.level == 0 and token.map:
-            first, last = token.map
-            end = starts[min(last, len(starts) - 1)]
-            found.append((starts[first], end, int(token.tag[1:]), _words(inline)))
-    return found
-
-
-def _words(inline: Any) -> str:
-    parts = [child.content for child in inline.children or [] if child.type in ("text", "code_inline")]
-    return " ".join("".join(parts).split())
-
-
-def _pieces(
-    document: LoadedDocument, section: Section, count_tokens: Callable[[str], int], room: int
-) -> list[tuple[int, int]]:
-    """Spans of at most ``room`` tokens, trimmed, that cover everything but blanks."""
-    try:
-        from semantic_text_splitter import MarkdownSplitter, TextSplitter
-    except ImportError as error:
-        raise ImportError("Splitting needs semantic-text-splitter: pip install 'crisp-rag[ingest]'") from error
-    text = document.text[section.start : section.end]
-    kind = MarkdownSplitter if document.format == "markdown" else TextSplitter
-    splitter = kind.from_callback(count_tokens, room)
-    spans = []
-    for offset, piece in splitter.chunk_indices(text):
-        blanks = len(piece) - len(piece.lstrip())
-        start = section.start + offset + blanks
-        end = start + len(piece.strip())
-        if end > start:
-            spans.append((start, end))
-    return spans
+def _token_counter(tokenizer: Any) -> Callable[[str], int]:
+    """Counts tokens, special ones included, never cut."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return lambda text: len(tokenizer(text, add_special_tokens=True, truncation=False, verbose=False)["input_ids"])
+    # A copy, because truncation and padding are settings of the tokenizer that its owner may rely on.
+    own = type(backend).from_str(backend.to_str())
+    own.no_truncation()
+    own.no_padding()
+    return lambda text: len(own.encode(text))

@@ -84,7 +84,24 @@ def index(tmp_path: Path, encoder: FakeEncoder) -> Iterator[CrispIndex]:
         yield made
 
 
-WORDS = "alder birch cedar dogwood elm fir ginkgo hazel ivy juniper kapok larch maple oak pine rowan".split()
+WORDS = [
+    "alder",
+    "birch",
+    "cedar",
+    "dogwood",
+    "elm",
+    "fir",
+    "ginkgo",
+    "hazel",
+    "ivy",
+    "juniper",
+    "kapok",
+    "larch",
+    "maple",
+    "oak",
+    "pine",
+    "rowan",
+]
 
 
 def make_passages(count: int, *, seed: int = 0, prefix: str = "p") -> list[Passage]:

@@ -130,13 +130,11 @@ def test_an_open_reader_sees_what_another_process_changes(index: CrispIndex, chi
     children.run(index.path, 'CrispIndex.open(path, encoder).add_texts(["elm"], ids=["b"])')
     assert index.search("elm", k=1)[0].text == "elm"
     index.add_texts(["alder"], ids=["d"])
-    printed = children.run(index.path, 'print(*sorted(p.id for p in CrispIndex.open(path, encoder).passages()))')
+    printed = children.run(index.path, "print(*sorted(p.id for p in CrispIndex.open(path, encoder).passages()))")
     assert printed == "b c d"
 
 
-def test_a_reader_stays_open_while_another_process_compacts(
-    index: CrispIndex, passages: Any, children: Any
-) -> None:
+def test_a_reader_stays_open_while_another_process_compacts(index: CrispIndex, passages: Any, children: Any) -> None:
     index.add(passages(30))
     index.delete(where={"even": True})
     before = index.search("oak", k=30)

@@ -19,7 +19,9 @@ letters = st.characters(blacklist_categories=("Cs",), blacklist_characters="\x00
 words = st.sampled_from(["", "a", "A", "it's", '"', "Straße", "STRASSE", "İ", "ß", "%", "_", "null", "1", "[]", "\\"])
 texts = st.one_of(words, st.text(letters, max_size=6))
 integers = st.one_of(st.integers(-2, 2), st.integers(-(2**63), 2**63 - 1))
-floats = st.one_of(st.sampled_from([0.0, -0.0, 1.0, 0.1, 0.1 + 0.2, 1e300]), st.floats(allow_nan=False, allow_infinity=False))
+floats = st.one_of(
+    st.sampled_from([0.0, -0.0, 1.0, 0.1, 0.1 + 0.2, 1e300]), st.floats(allow_nan=False, allow_infinity=False)
+)
 scalars = st.one_of(st.none(), st.booleans(), integers, floats, texts)
 values = st.one_of(scalars, st.lists(scalars, max_size=4), st.dictionaries(texts, scalars, max_size=2))
 fields = st.sampled_from(FIELDS)
@@ -175,7 +177,9 @@ def test_a_malformed_filter_is_an_error_even_where_nothing_is_stored(where: Any,
 
 
 def test_a_filter_may_name_thousands_of_values(index: Any) -> None:
-    index.add_texts([f"oak {number}" for number in range(30)], metadatas=[{"id": f"n{n}", "n": n, "all": [n]} for n in range(30)])
+    index.add_texts(
+        [f"oak {number}" for number in range(30)], metadatas=[{"id": f"n{n}", "n": n, "all": [n]} for n in range(30)]
+    )
     names, numbers = [f"n{number}" for number in range(20, 20_000)], list(range(20, 5_000))
     assert len(index.search("oak", k=30, where={"id": {"$in": names}})) == 10
     assert len(index.search("oak", k=30, where={"id": {"$nin": names}})) == 20

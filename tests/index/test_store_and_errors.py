@@ -72,9 +72,7 @@ BAD_PASSAGES = [
 
 
 @pytest.mark.parametrize(("bad", "named"), BAD_PASSAGES)
-def test_one_bad_passage_is_named_and_nothing_of_its_batch_is_written(
-    index: CrispIndex, bad: Any, named: str
-) -> None:
+def test_one_bad_passage_is_named_and_nothing_of_its_batch_is_written(index: CrispIndex, bad: Any, named: str) -> None:
     index.add([Passage("before", "oak")])
     files = sorted(index.path.rglob("*.f16"))
     with pytest.raises(InvalidInputError) as caught:
@@ -136,7 +134,7 @@ def test_one_string_is_no_list_of_strings(index: CrispIndex) -> None:
 
 
 def test_an_id_given_twice_in_one_batch_is_an_error(index: CrispIndex) -> None:
-    with pytest.raises(InvalidInputError, match="twice.*'a'"):
+    with pytest.raises(InvalidInputError, match=r"twice.*'a'"):
         index.add_texts(["oak", "pine", "fir"], ids=["a", "b", "a"])
     assert len(index) == 0
 
@@ -171,7 +169,16 @@ def test_delete_needs_to_be_told_what(index: CrispIndex) -> None:
 
 
 def test_what_was_stored_comes_back_as_it_was(index: CrispIndex) -> None:
-    metadata = {"n": 1, "big": 2**62, "f": 0.1, "t": True, "none": None, "list": [1, "é", None], "d": {"x": [1]}, "'": '"'}
+    metadata = {
+        "n": 1,
+        "big": 2**62,
+        "f": 0.1,
+        "t": True,
+        "none": None,
+        "list": [1, "é", None],
+        "d": {"x": [1]},
+        "'": '"',
+    }
     stored = [Passage("a\x00b", 'quote " and \n line', metadata, "Title"), Passage("ключ", "текст 🌲", {}, "")]
     index.add(stored)
     with CrispIndex.open(index.path, index.encoder) as again:
@@ -212,7 +219,7 @@ def test_a_newer_format_names_both_versions(index: CrispIndex, encoder: Any) -> 
     with sqlite3.connect(index.path / "index.sqlite") as connection:
         connection.execute("UPDATE meta SET value = '7' WHERE key = 'format_version'")
     connection.close()
-    with pytest.raises(IndexFormatError, match="format 7 .* up to 1"):
+    with pytest.raises(IndexFormatError, match=r"format 7 .* up to 1"):
         CrispIndex.open(index.path, encoder)
 
 
@@ -387,9 +394,9 @@ def test_a_second_writer_process_waits_when_asked_to(index: CrispIndex, encoder:
 def test_waiting_ends_with_the_same_error(index: CrispIndex, encoder: Any, children: Any) -> None:
     holder = children.start(index.path, HOLD)
     assert holder.stdout.readline() == "held\n"
-    with CrispIndex.open(index.path, encoder, wait=0.2) as patient:
-        with pytest.raises(IndexLockedError, match=str(holder.pid)):
-            patient.add_texts(["pine"])
+    patient = CrispIndex.open(index.path, encoder, wait=0.2)
+    with patient, pytest.raises(IndexLockedError, match=str(holder.pid)):
+        patient.add_texts(["pine"])
 
 
 def test_a_killed_writer_blocks_nobody(index: CrispIndex, children: Any) -> None:

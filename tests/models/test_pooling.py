@@ -26,7 +26,9 @@ def batch(*lengths: int, dim: int = 6, dtype: torch.dtype = torch.float32) -> tu
     return (x * mask.unsqueeze(-1)).to(dtype), mask
 
 
-@pytest.mark.parametrize("pooling", [ClusterPooling(4, 6), TailPooling(4, 6), SpacingPooling(3), ClusterPooling("25%", "50%")])
+@pytest.mark.parametrize(
+    "pooling", [ClusterPooling(4, 6), TailPooling(4, 6), SpacingPooling(3), ClusterPooling("25%", "50%")]
+)
 @pytest.mark.parametrize("task", ["query", "document", None])
 def test_a_batch_equals_its_rows_one_by_one(pooling: Any, task: str | None) -> None:
     lengths = [15, 2, 9, 1]
@@ -123,7 +125,9 @@ def test_the_gradient_of_a_pooled_batch_agrees_with_finite_differences(centroid:
 
     # Unit centroids pass through float32: steps and tolerance are as wide as that needs.
     single = centroid in ("unit", "unit_times_size")
-    assert torch.autograd.gradcheck(pooled, tokens, eps=1e-3 if single else 1e-6, atol=5e-3 if single else 1e-5, nondet_tol=1e-9)
+    assert torch.autograd.gradcheck(
+        pooled, tokens, eps=1e-3 if single else 1e-6, atol=5e-3 if single else 1e-5, nondet_tol=1e-9
+    )
 
 
 def test_identical_tokens_make_no_nan() -> None:
@@ -173,7 +177,7 @@ def test_tail_and_spacing_do_not_mind_where_the_padding_is() -> None:
 NAMES = [
     ("8x32", ClusterPooling, 8, 32, "8x32"),
     (" C8X32 ", ClusterPooling, 8, 32, "8x32"),
-    ("16x16", ClusterPooling, 16, 16, "16"),
+    ("16x16", ClusterPooling, 16, 16, "16x16"),
     ("25%", ClusterPooling, "25%", "25%", "25%"),
     ("c25", ClusterPooling, "25%", "25%", "25%"),
     ("12.5%", ClusterPooling, "12.5%", "12.5%", "12.5%"),
@@ -189,7 +193,9 @@ def test_a_short_name_stands_for_a_pooling(name: str, kind: Any, query: Any, doc
     assert (pooling.query, pooling.document, pooling.pooling_name) == (query, document, short)
 
 
-@pytest.mark.parametrize("name", ["8x32", "16x16", "25%x25%", "25%", "8x50%", "tail4x8", "tail8x8", "tail25%x25%", "k2", "k4"])
+@pytest.mark.parametrize(
+    "name", ["8x32", "16x16", "25%x25%", "25%", "8x50%", "tail4x8", "tail8x8", "tail25%x25%", "k2", "k4"]
+)
 def test_the_name_that_a_pooling_prints_can_be_read_again(name: str) -> None:
     pooling = parse_pooling(name)
     again = parse_pooling(pooling.pooling_name)
@@ -203,7 +209,9 @@ def test_none_and_spacing_have_names_too() -> None:
     assert parse_pooling("8x32", query_centroid="sum").query_centroid == "sum"
 
 
-@pytest.mark.parametrize("name", ["", "8", "x", "8x", "8x32x1", "0x8", "8x0", "k0", "0%", "101%", "-8x32", "tail", "c0", "kmeans"])
+@pytest.mark.parametrize(
+    "name", ["", "8", "x", "8x", "8x32x1", "0x8", "8x0", "k0", "0%", "101%", "-8x32", "tail", "c0", "kmeans"]
+)
 def test_an_unknown_name_is_an_error(name: str) -> None:
     with pytest.raises(ValueError):
         parse_pooling(name)

@@ -1,50 +1,120 @@
-"""A cheap deterministic encoder, and an index over it."""
+"""A cheap encoder and a small index for the tests of both adapters."""
 
 from __future__ import annotations
 
-import time
-import zlib
+import hashlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from crisp_rag import CrispIndex
+from crisp_rag.index import CrispIndex
 
 
-class WordEncoder:
-    """One unit vector a word, drawn from the word's checksum."""
+class FakeEncoder:
+    """One unit vector a word, drawn from the word's hash; at most 32 words.  The same on every machine."""
 
-    name, fingerprint, pooling, source = "words", "a0" * 16, "words", None
-    dim, max_document_tokens = 32, 64
+    source = None
+    name = "fake-words"
+    fingerprint = "0123456789abcdef"
+    dim = 24
+    pooling = "words"
+    max_document_tokens = 32
 
-    def __init__(self, delay: float = 0.0) -> None:
-        self.delay = delay
+    def encode_query(self, texts: Any, *, batch_size: int = 32, show_progress: bool = False) -> Any:
+        return self._encode(texts)
+
+    def encode_document(self, texts: Any, *, batch_size: int = 32, show_progress: bool = False) -> Any:
+        return self._encode(texts)
+
+    def count_tokens(self, texts: Any) -> list[int]:
+        return [len(text.split()) for text in texts]
+
+    def _encode(self, texts: Any) -> Any:
+        if isinstance(texts, str):
+            return self._one(texts)
+        return [self._one(text) for text in texts]
 
     def _one(self, text: str) -> np.ndarray:
-        time.sleep(self.delay)
-        rows = [np.random.default_rng(zlib.crc32(word.encode())).normal(size=self.dim) for word in text.lower().split()]
-        return np.stack([row / np.linalg.norm(row) for row in rows]).astype(np.float32)
+        return np.stack([self._word(word) for word in text.lower().split()[: self.max_document_tokens]])
 
-    def encode_query(self, texts, **_):
-        return self._one(texts) if isinstance(texts, str) else [self._one(text) for text in texts]
+    def _word(self, word: str) -> np.ndarray:
+        seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
+        vector = np.random.default_rng(seed).normal(size=self.dim)
+        return (vector / np.linalg.norm(vector)).astype(np.float32)
 
-    encode_document = encode_query
+
+class MeetingEncoder(FakeEncoder):
+    """Answers a query only once as many queries are inside at the same time; fails if they do not come together."""
+
+    def __init__(self, parties: int) -> None:
+        self._meeting = threading.Barrier(parties, timeout=20)
+
+    def encode_query(self, texts: Any, *, batch_size: int = 32, show_progress: bool = False) -> Any:
+        self._meeting.wait()
+        return super().encode_query(texts)
+
+
+TEXTS = {
+    "refund": "refunds take five days once the parcel is back",
+    "ship": "parcel shipping takes two days inside the country",
+    "abroad": "parcel shipping abroad takes nine days and costs more",
+    "hours": "the shop opens at nine and closes at six",
+    "gift": "gift cards never expire and cannot be turned into cash refunds",
+    "repair": "repair of a watch takes two weeks",
+}
+METADATAS: dict[str, dict[str, Any]] = {
+    "refund": {"team": "sales", "year": 2024, "source": "policy.md"},
+    "ship": {"team": "logistics", "year": 2023, "source": "policy.md"},
+    "abroad": {"team": "logistics", "year": 2025, "source": "abroad.md"},
+    "hours": {"team": "shop", "year": 2025},
+    "gift": {"team": "sales", "year": 2022, "score": "user's own", "tags": ["card", "cash"]},
+    "repair": {"team": "shop", "nested": {"deep": [1, {"x": None}]}},
+}
+QUERIES = ["refunds in five days", "parcel shipping", "when does the shop open", "watch", "xylophone"]
 
 
 @pytest.fixture
-def index(tmp_path):
-    with CrispIndex.create(tmp_path / "x.crisp", WordEncoder()) as made:
-        made.add_texts(
-            ["red fox runs", "blue whale swims", "red whale rests", "green fox rests"],
-            ids=["a", "b", "c", "d"],
-            metadatas=[{"n": i, "source": f"doc{i % 2}", "tags": ["x", f"t{i}"]} for i in range(4)],
-        )
-        yield made
+def encoder() -> FakeEncoder:
+    return FakeEncoder()
 
 
 @pytest.fixture
-def slow_index(tmp_path):
-    with CrispIndex.create(tmp_path / "slow.crisp", WordEncoder()) as made:
-        made.add_texts(["red fox runs", "blue whale swims"])
-        made.encoder.delay = 0.2
+def meeting_encoder() -> type[MeetingEncoder]:
+    return MeetingEncoder
+
+
+@pytest.fixture
+def texts() -> dict[str, str]:
+    return dict(TEXTS)
+
+
+@pytest.fixture
+def metadatas() -> dict[str, dict[str, Any]]:
+    return {id_: dict(metadata) for id_, metadata in METADATAS.items()}
+
+
+@pytest.fixture(params=QUERIES)
+def query(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def filled(path: Path, encoder: Any) -> CrispIndex:
+    index = CrispIndex.create(path, encoder)
+    index.add_texts(list(TEXTS.values()), ids=list(TEXTS), metadatas=list(METADATAS.values()))
+    return index
+
+
+@pytest.fixture
+def fill() -> Any:
+    """``fill(path, encoder)`` makes the small index."""
+    return filled
+
+
+@pytest.fixture
+def index(tmp_path: Path, encoder: FakeEncoder) -> Iterator[CrispIndex]:
+    with filled(tmp_path / "small.crisp", encoder) as made:
         yield made

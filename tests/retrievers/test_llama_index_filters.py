@@ -1,0 +1,107 @@
+"""LlamaIndex filters mean here what they mean to SimpleVectorStore, case by case."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("llama_index.core")
+pytest.importorskip("hypothesis")
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from llama_index.core.schema import TextNode
+from llama_index.core.vector_stores import SimpleVectorStore
+from llama_index.core.vector_stores.types import (
+    FilterCondition,
+    FilterOperator,
+    MetadataFilter,
+    MetadataFilters,
+    VectorStoreQuery,
+)
+
+from crisp_rag.errors import FilterError
+from crisp_rag.index import CrispIndex
+from crisp_rag.retrievers.llama_index import CrispRetriever, where_from_filters
+
+STRINGS = ["", "a", "A", "ab", "b", "red", "Red apple", "Éclair", "éclair", "%", "1"]
+NUMBERS = [-1, 0, 1, 2, 2024, -0.5, 0.0, 1.0, 1.5, 2024.0]
+LISTS: list[Any] = [[], ["a"], ["a", "ab"], ["A", "red", "1"], [1], [0, 2], [1.0, 2024], [True], [False, "a"], [None]]
+VALUES: list[Any] = [*STRINGS, *NUMBERS, *LISTS, True, False, None]
+METADATAS: list[dict[str, Any]] = [
+    {},
+    *({"x": value} for value in VALUES),
+    *({"x": VALUES[i], "y": VALUES[-i]} for i in range(1, len(VALUES))),
+]
+LIST_OPERATORS = {FilterOperator.IN, FilterOperator.NIN, FilterOperator.ANY, FilterOperator.ALL}
+TEXT_OPERATORS = {FilterOperator.TEXT_MATCH, FilterOperator.TEXT_MATCH_INSENSITIVE}
+ORDERINGS = {FilterOperator.GT, FilterOperator.GTE, FilterOperator.LT, FilterOperator.LTE}
+
+
+def operands(operator: FilterOperator) -> st.SearchStrategy[Any]:
+    """Every operand that suits an operator."""
+    strings, numbers = st.sampled_from(STRINGS), st.sampled_from(NUMBERS)
+    if operator in LIST_OPERATORS:
+        return st.lists(strings, max_size=3) | st.lists(st.sampled_from([-1, 0, 1, 2, 2024]), max_size=3)
+    if operator in TEXT_OPERATORS:
+        return strings
+    if operator in ORDERINGS:
+        return strings | numbers
+    return strings | numbers | st.none()
+
+
+leaves = st.sampled_from(list(FilterOperator)).flatmap(
+    lambda operator: st.builds(
+        MetadataFilter, key=st.sampled_from(["x", "y", "z"]), value=operands(operator), operator=st.just(operator)
+    )
+)
+conditions = st.sampled_from([*FilterCondition, None])
+flat_groups = st.builds(MetadataFilters, filters=st.lists(leaves, max_size=4), condition=conditions)
+nested_groups = st.recursive(
+    flat_groups,
+    lambda groups: st.builds(
+        MetadataFilters, filters=st.lists(leaves | groups, min_size=1, max_size=3), condition=conditions
+    ),
+    max_leaves=6,
+)
+
+
+def simple_store_keeps(filters: MetadataFilters, metadata: dict[str, Any]) -> bool:
+    """What SimpleVectorStore says about one node."""
+    store = SimpleVectorStore()
+    store.add([TextNode(id_="n", text="t", metadata=metadata, embedding=[1.0])])
+    return store.query(VectorStoreQuery(query_embedding=[1.0], similarity_top_k=1, filters=filters)).ids == ["n"]
+
+
+def expected(filters: MetadataFilters, metadata: dict[str, Any]) -> bool:
+    """SimpleVectorStore's verdict, with what it lacks put around it.
+
+    It raises TypeError where a value does not suit an operator, and that counts as no match; it refuses nested
+    groups, and those are taken apart here.
+    """
+    nested = any(isinstance(part, MetadataFilters) for part in filters.filters)
+    if not nested:
+        try:
+            return simple_store_keeps(filters, metadata)
+        except TypeError:
+            if len(filters.filters) == 1:
+                return filters.condition == FilterCondition.NOT
+    verdicts = [
+        expected(part if isinstance(part, MetadataFilters) else MetadataFilters(filters=[part]), metadata)
+        for part in filters.filters
+    ]
+    if filters.condition == FilterCondition.OR:
+        return any(verdicts)
+    return not any(verdicts) if filters.condition == FilterCondition.NOT else all(verdicts)
+
+
+@pytest.fixture(scope="module")
+def varied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CrispIndex]:
+    """One passage for each metadata; its id is the number of the metadata."""
+    conftest = pytest.importorskip  # keeps the fixture free of imports between test files
+    del conftest
+    with CrispIndex.create(tmp_path_factory.mktemp("filters") / "i", _Encoder()) as index:
+        index.add_texts(["word"] * len(METADATAS), [str(n) for n in range(len(METADATAS))], METADATAS)
+        yield index
