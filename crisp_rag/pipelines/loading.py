@@ -213,7 +213,7 @@ def _pdf(path: Path, data: bytes) -> _Extracted:
         # Many files are encrypted with an empty password, only to forbid printing.
         if reader.is_encrypted and not reader.decrypt(""):
             raise IngestError(f"{path} is encrypted: save a copy without a password.")
-        pages = [page.extract_text() for page in reader.pages]
+        pages = [page.extract_text().strip() for page in reader.pages]
         title = reader.metadata.title if reader.metadata else None
     if not pages:
         raise IngestError(f"{path} cannot be read as a PDF: it has no pages.")

@@ -77,7 +77,7 @@ METADATAS: dict[str, dict[str, Any]] = {
 QUERIES = ["refunds in five days", "parcel shipping", "when does the shop open", "watch", "xylophone"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def encoder() -> FakeEncoder:
     return FakeEncoder()
 

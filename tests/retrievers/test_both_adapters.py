@@ -1,196 +1,108 @@
-"""The adapters: same ids and scores as the index, filters, k per call, async that does not block."""
+"""Both adapters over one index say the same, and importing them costs no more than their own framework."""
 
 from __future__ import annotations
 
-import asyncio
+import importlib
 import subprocess
 import sys
-import time
+from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from langchain_core.documents import Document
-from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
-from llama_index.core.vector_stores.types import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
-from llama_index.core.vector_stores.utils import build_metadata_filter_fn
 
-from crisp_rag import CrispError
-from crisp_rag.index.filters import matches, parse_filter
-from crisp_rag.retrievers.langchain import CrispRetriever as LangChainRetriever
-from crisp_rag.retrievers.llama_index import CrispRetriever as LlamaRetriever
-from crisp_rag.retrievers.llama_index import where_from_filters as to_where
+from crisp_rag.index import CrispIndex
+from crisp_rag.retrievers.shared import narrow
 
-QUERY = "red fox"
+ROOT = Path(__file__).resolve().parents[2]
+ADAPTERS = {
+    "langchain": ("langchain_core", "crisp-rag[langchain]"),
+    "llama_index": ("llama_index", "crisp-rag[llama-index]"),
+}
 
 
-def test_both_return_the_ids_and_scores_of_the_index(index):
-    expected = [(hit.id, hit.score) for hit in index.search(QUERY, 4)]
-    documents = LangChainRetriever(index=index, k=4).invoke(QUERY)
-    nodes = LlamaRetriever(index, similarity_top_k=4).retrieve(QUERY)
-    assert [(doc.id, doc.metadata["score"]) for doc in documents] == expected
-    assert [(node.node.node_id, node.score) for node in nodes] == expected
+def run_python(program: str) -> str:
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
-async def test_async_gives_the_same(index):
-    documents = await LangChainRetriever(index=index, k=4).ainvoke(QUERY)
-    nodes = await LlamaRetriever(index, similarity_top_k=4).aretrieve(QUERY)
-    assert [doc.id for doc in documents] == [n.node.node_id for n in nodes] == [h.id for h in index.search(QUERY, 4)]
+def loaded_by(module: str, names: tuple[str, ...]) -> str:
+    """Which of the packages a fresh interpreter has loaded after importing a module."""
+    return run_python(f"import sys, {module}; print(*sorted({{m.split('.')[0] for m in sys.modules}} & set({names!r})))")
 
 
-@pytest.mark.parametrize("kind", ["langchain", "llama_index"])
-async def test_async_does_not_block_the_loop(slow_index, kind):
-    if kind == "langchain":
-        call = LangChainRetriever(index=slow_index).ainvoke
-    else:
-        call = LlamaRetriever(slow_index).aretrieve
-    ticks = 0
-
-    async def tick():
-        nonlocal ticks
-        while True:
-            await asyncio.sleep(0.01)
-            ticks += 1
-
-    ticker = asyncio.create_task(tick())
-    began = time.perf_counter()
-    await asyncio.gather(*(call(QUERY) for _ in range(4)))
-    elapsed = time.perf_counter() - began
-    ticker.cancel()
-    assert ticks >= 5, "the event loop stood still"
-    assert elapsed < 4 * 0.2, "the searches ran one after another"
+def test_both_adapters_give_the_ids_and_scores_of_the_index(index: CrispIndex, query: str) -> None:
+    langchain = pytest.importorskip("crisp_rag.retrievers.langchain", exc_type=ImportError)
+    llama_index = pytest.importorskip("crisp_rag.retrievers.llama_index", exc_type=ImportError)
+    where = {"year": {"$gte": 2023}}
+    expected = [(hit.id, hit.score, hit.text) for hit in index.search(query, k=3, where=where)]
+    documents = langchain.CrispRetriever(index=index, k=3, where=where).invoke(query)
+    nodes = llama_index.CrispRetriever(index, 3, where=where).retrieve(query)
+    assert [(doc.id, doc.metadata["score"], doc.page_content) for doc in documents] == expected
+    assert [(node.node_id, node.score, node.text) for node in nodes] == expected
+    assert len(expected) == 3
 
 
-def test_k_and_filter_per_call(index):
-    retriever = LangChainRetriever(index=index, k=4)
-    assert len(retriever.invoke(QUERY, k=1)) == 1
-    assert {doc.id for doc in retriever.invoke(QUERY, where={"n": {"$gte": 2}})} == {"c", "d"}
-    assert {doc.id for doc in retriever.invoke(QUERY, filter=lambda metadata: metadata["n"] == 1)} == {"b"}
-
-
-def test_an_unknown_option_is_an_error_that_lists_the_allowed_ones(index):
-    with pytest.raises(CrispError, match="k, where"):
-        LangChainRetriever(index=index).invoke(QUERY, top_k=3)
-
-
-def test_k_below_one_is_refused(index):
-    with pytest.raises(ValueError):
-        LangChainRetriever(index=index, k=0)
-    with pytest.raises(ValueError):
-        LlamaRetriever(index, similarity_top_k=0)
-
-
-@pytest.mark.parametrize("wider", [{"n": {"$gte": 0}}, {"$or": [{"source": "doc0"}, {"source": "doc1"}]}, lambda m: True])
-def test_a_bound_filter_cannot_be_widened_by_a_call(index, wider):
-    retriever = LangChainRetriever(index=index, where={"source": "doc0"})
-    assert {doc.id for doc in retriever.invoke(QUERY, where=wider)} == {"a", "c"}
-
-
-def test_scores_do_not_overwrite_the_users_own_metadata(tmp_path, index):
-    index.add_texts(["red fox twice"], ids=["e"], metadatas=[{"score": "mine"}])
-    document = next(doc for doc in LangChainRetriever(index=index).invoke(QUERY) if doc.id == "e")
-    assert document.metadata["score"] == "mine"
-    assert document.metadata["crisp_score"] > 0
-
-
-def test_from_documents_keeps_ids_and_metadata(tmp_path, index):
-    documents = [Document(id="x", page_content="red fox", metadata={"a": True}), Document(page_content="blue")]
-    retriever = LangChainRetriever.from_documents(documents, path=tmp_path / "new.crisp", encoder=index.encoder)
-    found = retriever.invoke("red")[0]
-    assert (found.id, found.metadata["a"]) == ("x", True)
-
-
-def test_nodes_keep_id_metadata_and_source_document(tmp_path, index):
-    node = TextNode(id_="n1", text="red fox", metadata={"a": 1})
-    node.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id="document-7")
-    retriever = LlamaRetriever.from_nodes([node], path=tmp_path / "new.crisp", encoder=index.encoder)
-    found = retriever.retrieve("red")[0].node
-    assert (found.node_id, found.metadata["a"], found.ref_doc_id) == ("n1", 1, "document-7")
-
-
-def test_node_ids_and_doc_ids_narrow_before_the_cut(index):
-    assert [n.node.node_id for n in LlamaRetriever(index, 1, node_ids=["b"]).retrieve(QUERY)] == ["b"]
-    assert {n.node.node_id for n in LlamaRetriever(index, 4, doc_ids=["doc1"]).retrieve(QUERY)} == {"b", "d"}
-
-
-def test_llama_filters_reach_the_index(index):
-    filters = MetadataFilters(filters=[MetadataFilter(key="tags", value="t3", operator=FilterOperator.CONTAINS)])
-    assert [n.node.node_id for n in LlamaRetriever(index, filters=filters).retrieve(QUERY)] == ["d"]
-
-
-KEYS = ("num", "word", "list", "absent")
-METADATA = st.fixed_dictionaries(
-    {},
-    optional={
-        "num": st.integers(-3, 3) | st.sampled_from([0.5, 2.0]),
-        "word": st.sampled_from(["", "a", "Ab", "bc", "É"]),
-        "list": st.lists(st.sampled_from(["a", "bc", 1]), max_size=3),
-    },
-)
-
-
-def conditions():
-    number, word = st.integers(-3, 3), st.sampled_from(["", "a", "ab", "bc", "É"])
-    op = FilterOperator
-    order = st.sampled_from([op.GT, op.GTE, op.LT, op.LTE])
-    same = st.sampled_from([op.EQ, op.NE])
-    member = st.sampled_from([op.IN, op.NIN])
-    several = st.sampled_from([op.ANY, op.ALL])
-    text = st.sampled_from([op.TEXT_MATCH, op.TEXT_MATCH_INSENSITIVE])
-
-    def make(key, operators, values):
-        return st.builds(lambda o, v: MetadataFilter(key=key, operator=o, value=v), operators, values)
-
-    return st.one_of(
-        make("num", order | same, number),
-        make("word", order | same, word),
-        make("num", member, st.lists(number, max_size=3)),
-        make("word", member, st.lists(word, max_size=3)),
-        make("word", text, word),
-        make("word", several, st.lists(word, max_size=3)),
-        make("list", several, st.lists(word, max_size=3)),
-        make("list", st.just(op.CONTAINS), word),
-        make("word", st.just(op.CONTAINS), word),
-        make("absent", same, word),
-        st.builds(lambda key: MetadataFilter(key=key, operator=op.IS_EMPTY, value=None), st.sampled_from(KEYS)),
+def test_both_adapters_build_indexes_that_answer_alike(tmp_path: Path, encoder: Any, texts: dict[str, str]) -> None:
+    langchain = pytest.importorskip("crisp_rag.retrievers.langchain", exc_type=ImportError)
+    llama_index = pytest.importorskip("crisp_rag.retrievers.llama_index", exc_type=ImportError)
+    schema = pytest.importorskip("llama_index.core.schema")
+    one = langchain.CrispRetriever.from_texts(
+        list(texts.values()), ids=list(texts), path=tmp_path / "one", encoder=encoder
     )
+    nodes = [schema.TextNode(id_=id_, text=text) for id_, text in texts.items()]
+    two = llama_index.CrispRetriever.from_nodes(nodes, tmp_path / "two", encoder)
+    for query in ("parcel abroad", "refunds", "watch"):
+        documents = [(doc.id, doc.metadata["score"]) for doc in one.invoke(query)]
+        assert documents == [(node.node_id, node.score) for node in two.retrieve(query)]
 
 
-@settings(max_examples=400, deadline=None)
-@given(METADATA, st.lists(conditions(), min_size=1, max_size=3), st.sampled_from(list(FilterCondition)))
-def test_filters_mean_what_the_simple_vector_store_means(metadata, parts, condition):
-    filters = MetadataFilters(filters=parts, condition=condition)
-    expected = build_metadata_filter_fn(lambda _: metadata, filters)("node")
-    assert matches(parse_filter(to_where(filters)), metadata) == expected
+def test_importing_the_package_loads_no_framework_and_no_torch() -> None:
+    names = ("langchain_core", "langchain", "llama_index", "pydantic", "torch", "sentence_transformers", "transformers")
+    assert loaded_by("crisp_rag.retrievers", names) == ""
 
 
-def test_nested_filters():
-    inner = MetadataFilters(filters=[MetadataFilter(key="num", value=1), MetadataFilter(key="num", value=2)], condition="or")
-    outer = MetadataFilters(filters=[inner, MetadataFilter(key="word", value="a")], condition="and")
-    expression = parse_filter(to_where(outer))
-    assert matches(expression, {"num": 2, "word": "a"})
-    assert not matches(expression, {"num": 3, "word": "a"})
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_an_adapter_loads_its_own_framework_only_and_no_torch(adapter: str) -> None:
+    own = ADAPTERS[adapter][0]
+    pytest.importorskip(own)
+    names = ("langchain_core", "langchain", "llama_index", "torch", "sentence_transformers")
+    assert loaded_by(f"crisp_rag.retrievers.{adapter}", names) == own
 
 
-def run(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_a_missing_framework_is_answered_with_the_line_that_installs_it(
+    adapter: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    framework, extra = ADAPTERS[adapter]
+    for name in [name for name in sys.modules if name.split(".")[0] == framework]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, f"crisp_rag.retrievers.{adapter}", raising=False)
+    monkeypatch.setitem(sys.modules, framework, None)
+    with pytest.raises(ImportError) as caught:
+        importlib.import_module(f"crisp_rag.retrievers.{adapter}")
+    assert f"pip install '{extra}'" in str(caught.value)
 
 
-def test_importing_the_package_loads_no_framework_and_no_torch():
-    code = (
-        "import sys, crisp_rag, crisp_rag.index, crisp_rag.retrievers;"
-        "print([n for n in ('torch', 'langchain_core', 'llama_index', 'sentence_transformers') if n in sys.modules])"
-    )
-    assert run(code).strip() == "[]"
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_a_framework_that_lacks_a_part_of_its_own_says_so_itself(
+    adapter: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    framework, extra = ADAPTERS[adapter]
+    (tmp_path / framework).mkdir()
+    (tmp_path / framework / "__init__.py").write_text("import a_part_that_is_not_installed\n")
+    for name in [name for name in sys.modules if name.split(".")[0] == framework]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, f"crisp_rag.retrievers.{adapter}", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportError, match="a_part_that_is_not_installed") as caught:
+        importlib.import_module(f"crisp_rag.retrievers.{adapter}")
+    assert extra not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("module", "framework", "extra"),
-    [("langchain", "langchain_core", "langchain"), ("llama_index", "llama_index", "llama-index")],
-)
-def test_a_missing_framework_names_what_to_install(module, framework, extra):
-    code = (
-        f"import sys; sys.modules['{framework}'] = None\n"
-        f"try:\n    import crisp_rag.retrievers.{module}\nexcept ImportError as error:\n    print(error)"
-    )
-    assert f"crisp-rag[{extra}]" in run(code)
+def test_narrowing_by_nothing_is_no_filter_and_by_one_is_that_one() -> None:
+    only = {"a": 1}
+    assert narrow() is None
+    assert narrow(None, None) is None
+    assert narrow(None, only, None) is only
+    assert narrow(only, None, {"b": 2}) == {"$and": [{"a": 1}, {"b": 2}]}

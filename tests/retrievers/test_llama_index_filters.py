@@ -98,10 +98,93 @@ def expected(filters: MetadataFilters, metadata: dict[str, Any]) -> bool:
 
 
 @pytest.fixture(scope="module")
-def varied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CrispIndex]:
+def varied(tmp_path_factory: pytest.TempPathFactory, encoder: Any) -> Iterator[CrispIndex]:
     """One passage for each metadata; its id is the number of the metadata."""
-    conftest = pytest.importorskip  # keeps the fixture free of imports between test files
-    del conftest
-    with CrispIndex.create(tmp_path_factory.mktemp("filters") / "i", _Encoder()) as index:
+    with CrispIndex.create(tmp_path_factory.mktemp("filters") / "i", encoder) as index:
         index.add_texts(["word"] * len(METADATAS), [str(n) for n in range(len(METADATAS))], METADATAS)
         yield index
+
+
+def kept(index: CrispIndex, filters: MetadataFilters) -> list[int]:
+    """The numbers of the metadata that a retrieval with these filters returns."""
+    nodes = CrispRetriever(index, len(METADATAS), filters=filters).retrieve("word")
+    return sorted(int(node.node_id) for node in nodes)
+
+
+def agrees(index: CrispIndex, filters: MetadataFilters) -> None:
+    found = kept(index, filters)
+    wanted = [n for n, metadata in enumerate(METADATAS) if expected(filters, metadata)]
+    assert [METADATAS[n] for n in found] == [METADATAS[n] for n in wanted]
+
+
+@pytest.mark.parametrize("operator", list(FilterOperator))
+def test_each_operator_keeps_what_simple_vector_store_keeps(varied: CrispIndex, operator: FilterOperator) -> None:
+    @settings(max_examples=25, deadline=None, derandomize=True)
+    @given(operands(operator))
+    def check(value: Any) -> None:
+        agrees(varied, MetadataFilters(filters=[MetadataFilter(key="x", value=value, operator=operator)]))
+
+    check()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(filters=flat_groups)
+def test_and_or_not_keep_what_simple_vector_store_keeps(varied: CrispIndex, filters: MetadataFilters) -> None:
+    agrees(varied, filters)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(filters=nested_groups)
+def test_nested_groups_mean_their_parts_put_together(varied: CrispIndex, filters: MetadataFilters) -> None:
+    agrees(varied, filters)
+
+
+def leaf(operator: FilterOperator, value: Any, key: str = "x") -> MetadataFilters:
+    return MetadataFilters(filters=[MetadataFilter(key=key, value=value, operator=operator)])
+
+
+@pytest.mark.parametrize("operator", list(FilterOperator))
+def test_a_missing_field_satisfies_only_ne_nin_and_is_empty(varied: CrispIndex, operator: FilterOperator) -> None:
+    value = ["a"] if operator in LIST_OPERATORS else "a"
+    lenient = {FilterOperator.NE, FilterOperator.NIN, FilterOperator.IS_EMPTY}
+    assert len(kept(varied, leaf(operator, value, "z"))) == (len(METADATAS) if operator in lenient else 0)
+
+
+def test_a_boolean_is_asked_for_with_one_or_zero(varied: CrispIndex) -> None:
+    found = [METADATAS[n]["x"] for n in kept(varied, leaf(FilterOperator.EQ, 1))]
+    assert True in [value for value in found if isinstance(value, bool)]
+    assert all(value == 1 for value in found)
+
+
+def test_a_value_of_another_type_does_not_match_where_simple_vector_store_raises(varied: CrispIndex) -> None:
+    filters = leaf(FilterOperator.GT, 1)
+    with pytest.raises(TypeError):
+        simple_store_keeps(filters, {"x": "a"})
+    values = [METADATAS[n]["x"] for n in kept(varied, filters)]
+    assert sorted(set(values)) == [1.5, 2, 2024]
+
+
+@pytest.mark.parametrize(
+    ("operator", "value", "takes"),
+    [
+        *((operator, "abc", "a list") for operator in LIST_OPERATORS),
+        *((operator, 5, "a list") for operator in LIST_OPERATORS),
+        *((operator, None, "a list") for operator in LIST_OPERATORS),
+        *((operator, 5, "a string") for operator in TEXT_OPERATORS),
+        *((operator, None, "a string or a number") for operator in ORDERINGS),
+        *((operator, ["a"], "a string or a number") for operator in ORDERINGS),
+        (FilterOperator.EQ, ["a"], "a string or a number"),
+        (FilterOperator.NE, ["a"], "a string or a number"),
+        (FilterOperator.CONTAINS, ["a"], "a string or a number"),
+    ],
+)
+def test_an_operand_of_a_wrong_type_is_refused(operator: FilterOperator, value: Any, takes: str) -> None:
+    with pytest.raises(FilterError, match=f"takes {takes}"):
+        where_from_filters(leaf(operator, value))
+    with pytest.raises(FilterError, match=f"takes {takes}"):
+        where_from_filters(MetadataFilters(filters=[leaf(operator, value)], condition=FilterCondition.NOT))
+
+
+@pytest.mark.parametrize("condition", [*FilterCondition, None])
+def test_no_filters_at_all_keep_everything(varied: CrispIndex, condition: FilterCondition | None) -> None:
+    assert len(kept(varied, MetadataFilters(filters=[], condition=condition))) == len(METADATAS)

@@ -1,0 +1,82 @@
+"""Asks the example questions of the example corpus: how many are answered from the right document, or declined.
+
+    python benchmarks/answers.py            # writes benchmarks/results/answers.json
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from crisp_rag import CrispIndex
+from crisp_rag.pipelines.answer import ExtractiveReader, ask
+from crisp_rag.pipelines.ingest import ingest
+
+ROOT = Path(__file__).resolve().parent.parent
+CORPUS = ROOT / "examples" / "corpus"
+
+
+def measure() -> dict:
+    """Figures over all questions, and a line a question."""
+    lines = (ROOT / "examples" / "questions.jsonl").read_text(encoding="utf-8").splitlines()
+    questions = [json.loads(line) for line in lines]
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, CrispIndex.create(Path(folder) / "x.crisp") as index:
+        report = ingest(index, [CORPUS])
+        reader = ExtractiveReader(index.encoder)
+        for question in questions:
+            answer = ask(index, question["question"], reader=reader)
+            paths = [Path(source.path).relative_to(CORPUS.resolve()).as_posix() for source in answer.sources]
+            rows.append(
+                {
+                    "id": question["id"],
+                    "answerable": question["answerable"],
+                    "answered": answer.answered,
+                    "evidence": round(answer.evidence, 4),
+                    "gold_among_sources": any(path in question["documents"] for path in paths),
+                    "answer_in_quotes": bool(question["answer"])
+                    and question["answer"].lower() in " ".join(answer.text.lower().split()),
+                    "top_passage_is_gold": _first(index, question) in question["documents"],
+                }
+            )
+        answerable = [row for row in rows if row["answerable"]]
+        return {
+            "files": report.files,
+            "passages": report.passages,
+            "encoder": index.encoder.name,
+            "threshold": reader.threshold,
+            "answerable": len(answerable),
+            "answered": sum(row["answered"] for row in answerable),
+            "answered_with_gold_source": sum(row["answered"] and row["gold_among_sources"] for row in answerable),
+            "answer_in_quotes": sum(row["answered"] and row["answer_in_quotes"] for row in answerable),
+            "top_passage_is_gold": sum(row["top_passage_is_gold"] for row in answerable),
+            "unanswerable": len(rows) - len(answerable),
+            "declined": sum(not row["answered"] for row in rows if not row["answerable"]),
+            "questions": rows,
+        }
+
+
+def _first(index: CrispIndex, question: dict) -> str:
+    hit = index.search(question["question"], 1)[0]
+    return Path(hit.metadata["source"]).relative_to(CORPUS.resolve()).as_posix()
+
+
+def main() -> None:
+    results = measure()
+    table = Table("figure", "value")
+    for name, value in results.items():
+        if name != "questions":
+            table.add_row(name.replace("_", " "), str(value))
+    Console().print(table)
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "benchmarks" / "results" / "answers.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
