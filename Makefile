@@ -11,9 +11,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 demo: $(STAMP)
 	@$(BIN)/crisp-rag index examples/corpus --index $(DEMO)
-	@$(BIN)/crisp-rag ask "How many days do customers have to send something back?" --index $(DEMO)
+	@$(BIN)/crisp-rag ask "How many days of annual leave do I get?" --index $(DEMO)
 	@$(BIN)/crisp-rag ask "What do I get for working on call over the weekend?" --index $(DEMO)
-	@$(BIN)/crisp-rag ask "Which football club won the championship in 1998?" --index $(DEMO)
+	@$(BIN)/crisp-rag ask "Which football club won the championship in 1998?" --index $(DEMO) || test $$? -eq 3  # 3: no answer in the documents
 
 install: $(STAMP)
 

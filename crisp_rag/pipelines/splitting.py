@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -111,15 +111,29 @@ class PassageSplitter:
             if opening is not None:
                 spans.append(opening)
                 start = opening[1]
-        spans.extend(self._cut(soft, start, end, prefix))
-        checked: list[tuple[int, int]] = []
-        for span in (_trim(text, *span) for span in spans):
-            # Joining lines can change a count by a token or two in tokenizers that see line breaks.
-            if self._count(prefix + text[slice(*span)]) <= self.max_tokens:
-                checked.append(span)
-            else:
-                checked.extend(_trim(text, *piece) for piece in self._cut(text, *span, prefix))
-        return [span for span in checked if span[0] < span[1]]
+        spans.extend(self._cut(soft, start, end, prefix, self.max_tokens))
+        return [fitting for span in spans for fitting in self._fitting(text, *span, prefix)]
+
+    def _fitting(self, text: str, start: int, end: int, prefix: str) -> Iterator[tuple[int, int]]:
+        """The span, trimmed; in parts if it is too long after all.
+
+        The splitter can exceed its capacity by a token, and in tokenizers that see line breaks, text with its lines
+        joined counts differently.
+        """
+        start, end = _trim(text, start, end)
+        if start == end:
+            return
+        excess = self._count(prefix + text[start:end]) - self.max_tokens
+        if excess <= 0 or end - start == 1:
+            yield start, end
+            return
+        room = self.max_tokens - self._count(prefix)
+        parts = self._cut(text, start, end, prefix, self.max_tokens - max(1, min(room // 2, room - 1)))
+        if len(parts) < 2:
+            middle = (start + end) // 2
+            parts = [(start, middle), (middle, end)]
+        for part in parts:
+            yield from self._fitting(text, *part, prefix)
 
     def _opening(self, text: str, soft: str, section: _Section, prefix: str) -> tuple[int, int] | None:
         """A first piece that keeps the headings together with text below them; None if they leave no room for it."""
@@ -136,8 +150,8 @@ class PassageSplitter:
         span = (section.start, section.body + offset + len(piece))
         return span if self._count(prefix + text[slice(*span)]) <= self.max_tokens else None
 
-    def _cut(self, text: str, start: int, end: int, prefix: str) -> list[tuple[int, int]]:
-        splitter = self._text_splitter.from_callback(lambda piece: self._count(prefix + piece), self.max_tokens)
+    def _cut(self, text: str, start: int, end: int, prefix: str, capacity: int) -> list[tuple[int, int]]:
+        splitter = self._text_splitter.from_callback(lambda piece: self._count(prefix + piece), capacity)
         return [
             (start + offset, start + offset + len(piece)) for offset, piece in splitter.chunk_indices(text[start:end])
         ]

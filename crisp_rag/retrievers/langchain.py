@@ -124,8 +124,7 @@ class CrispRetriever(BaseRetriever):
     ) -> CrispRetriever:
         """As :meth:`from_texts` for documents: their ids, texts and metadata; a document without id gets one."""
         passages = [
-            Passage(document.id or uuid.uuid4().hex, document.page_content, document.metadata)
-            for document in documents
+            Passage(document.id or uuid.uuid4().hex, document.page_content, document.metadata) for document in documents
         ]
         return cls(index=build_index(path, passages, encoder, exist_ok=exist_ok), **options)
 

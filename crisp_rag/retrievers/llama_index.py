@@ -260,8 +260,7 @@ def where_from_filters(filters: MetadataFilters) -> dict[str, Any]:
     if not filters.filters:
         return _EVERYTHING
     parts = [
-        where_from_filters(part) if isinstance(part, MetadataFilters) else _translate(part)
-        for part in filters.filters
+        where_from_filters(part) if isinstance(part, MetadataFilters) else _translate(part) for part in filters.filters
     ]
     condition = filters.condition or FilterCondition.AND
     if condition == FilterCondition.AND:

@@ -2,6 +2,8 @@
 
     where = narrow({"team": "sales"}, lambda metadata: metadata["year"] > 2020)
     index = build_index("handbook.crisp", passages)
+
+Users call neither; they come through the adapters.
 """
 
 from __future__ import annotations

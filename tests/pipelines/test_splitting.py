@@ -152,6 +152,13 @@ def test_a_long_context_gives_way_to_the_text(tokenizer):
     assert len(passages) < 25
 
 
+def test_text_that_the_splitter_library_cuts_too_long_is_cut_again(tokenizer):
+    doc = document("x-" * 150, "plain")
+    passages = split_document(doc, tokenizer, max_tokens=16)
+    check_spans(doc, passages)
+    assert all(count(tokenizer, p.encoded_text) <= 16 for p in passages)
+
+
 def test_ids_depend_on_source_place_and_text_alone(tokenizer):
     ids = [p.id for p in split_document(document("A.\n\n# B\n\nC."), tokenizer)]
     again = [p.id for p in split_document(document("A.\n\n# B\n\nD.", title="Other"), tokenizer, max_tokens=90)]
@@ -177,21 +184,29 @@ def test_limits_that_make_no_sense_are_refused(tokenizer, size):
         split_document(document("A."), tokenizer, max_tokens=size)
 
 
-BLOCKS = st.sampled_from(
-    ["# One", "## Two two", "Three\n---", "####", "```\n# code\n\nx = 1\n```", "<div>\n# h\n</div>", "[x]: y", "---"]
-    + ["| a | b |\n|---|---|\n| 1 | 2 |", "- a\n- b\n  c", "> # q\n> r", "1. one\n\n   two", "line\n" * 30, "\\"]
-    + [
-        SENTENCE * 2,
-        SENTENCE * 9,
-        "a" * 300,
-        "x-" * 150,
-        "e\u0301 😀👩‍👩‍👧 東京",
-        "a\x0bb\x85c\u2028d",
-        "\ufeff",
-        "\r\n",
-        " \t ",
-    ]
-)
+MARKUP = [
+    "# One",
+    "## Two two",
+    "Three\n---",
+    "####",
+    "```\n# code\n\nx = 1\n```",
+    "<div>\n# h\n</div>",
+    "[x]: y",
+    "---",
+]
+GROUPS = ["| a | b |\n|---|---|\n| 1 | 2 |", "- a\n- b\n  c", "> # q\n> r", "1. one\n\n   two", "line\n" * 30, "\\"]
+WORDS = [
+    SENTENCE * 2,
+    SENTENCE * 9,
+    "a" * 300,
+    "x-" * 150,
+    "e\u0301 😀👩‍👩‍👧 東京",
+    "a\x0bb\x85c\u2028d",
+    "\ufeff",
+    "\r\n",
+    " \t ",
+]
+BLOCKS = st.sampled_from([*MARKUP, *GROUPS, *WORDS])
 
 
 @settings(max_examples=150, deadline=None)

@@ -28,7 +28,8 @@ def run_python(program: str) -> str:
 
 def loaded_by(module: str, names: tuple[str, ...]) -> str:
     """Which of the packages a fresh interpreter has loaded after importing a module."""
-    return run_python(f"import sys, {module}; print(*sorted({{m.split('.')[0] for m in sys.modules}} & set({names!r})))")
+    loaded = "{name.split('.')[0] for name in sys.modules}"
+    return run_python(f"import sys, {module}; print(*sorted({loaded} & set({names!r})))")
 
 
 def test_both_adapters_give_the_ids_and_scores_of_the_index(index: CrispIndex, query: str) -> None:
