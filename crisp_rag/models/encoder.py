@@ -15,7 +15,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, overload, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -39,10 +39,22 @@ class Encoder(Protocol):
     """What an index needs of an encoder.  Anything with these members can stand in for :class:`CrispEncoder`."""
 
     name: str
-    fingerprint: str
-    dim: int
-    pooling: str
-    max_document_tokens: int
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for encoders that give equal vectors."""
+
+    @property
+    def dim(self) -> int:
+        """The width of a vector."""
+
+    @property
+    def pooling(self) -> str:
+        """The pooling's short name."""
+
+    @property
+    def max_document_tokens(self) -> int:
+        """Tokens of a document that are read."""
 
     def encode_query(self, texts: Any, *, batch_size: int = 32, show_progress: bool = False) -> Any:
         """One float32 (vectors, dim) array a text."""
@@ -54,7 +66,7 @@ class Encoder(Protocol):
 class _CrispModel(MultiVectorEncoder):
     """A MultiVectorEncoder that knows crisp-rag's own modules by name."""
 
-    def _load_module_class_from_ref(self, class_ref: str, *args: Any, **kwargs: Any) -> type:
+    def _load_module_class_from_ref(self, class_ref: str, *args: Any, **kwargs: Any) -> Any:
         if class_ref in _OWN_MODULES:
             return _OWN_MODULES[class_ref]
         return super()._load_module_class_from_ref(class_ref, *args, **kwargs)
@@ -117,15 +129,9 @@ class CrispEncoder:
         encoded = self.tokenizer(list(texts), add_special_tokens=True, truncation=False, verbose=False)
         return [len(ids) for ids in encoded["input_ids"]]
 
-    @overload
-    def encode_query(self, texts: str, *, batch_size: int = ..., show_progress: bool = ...) -> np.ndarray: ...
-    @overload
-    def encode_query(
-        self, texts: Sequence[str], *, batch_size: int = ..., show_progress: bool = ...
-    ) -> list[np.ndarray]: ...
     def encode_query(
         self, texts: str | Sequence[str], *, batch_size: int = 32, show_progress: bool = False
-    ) -> np.ndarray | list[np.ndarray]:
+    ) -> Any:
         """Encode queries.
 
         Args:
@@ -138,15 +144,9 @@ class CrispEncoder:
         """
         return self._encode(texts, "query", batch_size, show_progress)
 
-    @overload
-    def encode_document(self, texts: str, *, batch_size: int = ..., show_progress: bool = ...) -> np.ndarray: ...
-    @overload
-    def encode_document(
-        self, texts: Sequence[str], *, batch_size: int = ..., show_progress: bool = ...
-    ) -> list[np.ndarray]: ...
     def encode_document(
         self, texts: str | Sequence[str], *, batch_size: int = 32, show_progress: bool = False
-    ) -> np.ndarray | list[np.ndarray]:
+    ) -> Any:
         """Encode documents; arguments and result as :meth:`encode_query`.  Vectors have unit length."""
         return self._encode(texts, "document", batch_size, show_progress)
 
@@ -266,7 +266,7 @@ def _fingerprint(model: MultiVectorEncoder) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for key, tensor in sorted(model.state_dict().items()):
         digest.update(key.encode())
-        digest.update(np.ascontiguousarray(tensor.detach().cpu().contiguous().view(torch.uint8).numpy()))
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     for module in model:
         settings = {key: getattr(module, key, None) for key in getattr(module, "config_keys", [])}
         digest.update(json.dumps([type(module).__name__, settings], sort_keys=True, default=str).encode())

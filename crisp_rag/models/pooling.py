@@ -79,7 +79,7 @@ class _BatchedPooling(BaseTokenPooling):
         """(B, T, D) token vectors and their (B, T) mask to (B, K, D) kept vectors and their (B, K) mask."""
         raise TypeError(f"{type(self).__name__} does not say how it pools.")
 
-    def forward(self, features: dict[str, Tensor], task: str | None = None) -> dict[str, Tensor]:
+    def forward(self, features: dict[str, Tensor], task: str | None = None) -> dict[str, Tensor]:  # type: ignore[override]
         if not self.applies_to(task) or features["token_embeddings"].shape[0] == 0:
             return features
         pooled, mask = self.pool_batch(features["token_embeddings"], features["attention_mask"].bool(), task)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -31,7 +33,10 @@ class WordEncoder:
 
 
 def test_sentences_are_spans_of_the_text_without_headings_and_list_markers():
-    text = "# Refunds\n\nDr. Smith pays. It takes 5 days.\n\n- First item\n- Second item. With more.\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"
+    text = (
+        "# Refunds\n\nDr. Smith pays. It takes 5 days.\n\n- First item\n- Second item. With more.\n\n"
+        "| a | b |\n|---|---|\n| 1 | 2 |\n"
+    )
     sentences = split_sentences(text)
     assert [sentence.text for sentence in sentences] == [
         "Dr. Smith pays.", "It takes 5 days.", "First item", "Second item.", "With more.", "| a | b |", "| 1 | 2 |",
@@ -43,7 +48,7 @@ def test_sentences_are_spans_of_the_text_without_headings_and_list_markers():
 def test_every_sentence_is_a_span_of_its_text_in_order(text):
     sentences = split_sentences(text)
     assert all(text[sentence.start : sentence.end] == sentence.text for sentence in sentences)
-    assert all(first.end <= second.start for first, second in zip(sentences, sentences[1:]))
+    assert all(first.end <= second.start for first, second in itertools.pairwise(sentences))
 
 
 def hit(text: str, id_: str = "p1", relevance: float = 0.8, **metadata) -> Hit:
