@@ -100,3 +100,14 @@ def test_questions_are_answered_from_the_right_document_or_declined(index):
             declined += not answer.answered
     assert right >= 40, "of 50 questions"
     assert declined >= 7, "of 10 questions without an answer"
+
+
+def test_unsupported_files_are_listed_and_fail_a_strict_run(tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.txt").write_text("Refunds take five days.", encoding="utf-8")
+    (tmp_path / "docs" / "b.xyz").write_text("?", encoding="utf-8")
+    done = crisp_rag("index", str(tmp_path / "docs"), "--index", str(tmp_path / "x.crisp"), "--json", "--strict")
+    assert done.returncode == 4
+    report = json.loads(done.stdout)
+    assert report["files"] == 1
+    assert [Path(item["path"]).name for item in report["skipped"]] == ["b.xyz"]
