@@ -141,8 +141,9 @@ def eval_command(
         if as_json:
             _print_json(results)
             return
+        wide = Console(highlight=False, width=max(out.width, 120))  # a pipe has 80 columns, too few for the table
         for table in tables(results):
-            out.print(table)
+            wide.print(table)
         err.print(f"Written to {escape(str(output / 'results.json'))}.")
 
 
