@@ -116,8 +116,8 @@ class ExactBackend:
                 self._maps[info.file] = mapped
         return mapped
 
-    def check(self, snapshot: Snapshot) -> None:
-        """Map every segment, and see that passages point into them.
+    def check(self, snapshot: Snapshot) -> bool:
+        """Map every segment, and see that passages point into them; True where all is well.
 
         Raises:
             FileNotFoundError: if a file is gone.
@@ -128,6 +128,7 @@ class ExactBackend:
             ends = view.starts + view.counts
             if len(ends) and (int(ends.max()) > view.info.vectors or int(view.starts.min()) < 0):
                 raise IndexCorruptError(f"Passages point behind the end of {self._folder / view.info.file}.")
+        return True
 
     def stats(self) -> dict[str, Any]:
         files = list(self._folder.glob("*.f16"))
@@ -148,7 +149,7 @@ class ExactBackend:
     ) -> tuple[np.ndarray, np.ndarray]:
         """(n,) rows and (queries, n) float32 scores of the live, allowed passages."""
         stacked = np.ascontiguousarray(np.concatenate(queries), dtype=np.float32)
-        borders = np.concatenate([[0], np.cumsum([len(query) for query in queries])[:-1]])
+        borders = starts_of([len(query) for query in queries])
         rows: list[np.ndarray] = [np.empty(0, dtype=np.int64)]
         scores: list[np.ndarray] = [np.empty((len(queries), 0), dtype=np.float32)]
         for view in snapshot.views:
@@ -161,6 +162,12 @@ class ExactBackend:
                 scores.append(np.add.reduceat(best, borders, axis=0))
                 rows.append(view.rows[part])
         return np.concatenate(rows), np.concatenate(scores, axis=1)
+
+
+def starts_of(counts: Sequence[int] | np.ndarray) -> np.ndarray:
+    """(n,) int64: where each of n runs begins, when runs of these lengths lie one behind the other."""
+    ends = np.cumsum(counts, dtype=np.int64)
+    return ends - np.asarray(counts, dtype=np.int64)
 
 
 def _positions(rows: np.ndarray, allowed: np.ndarray | None) -> np.ndarray:
@@ -182,12 +189,12 @@ def _maxsim_block(queries: np.ndarray, vectors: np.ndarray, starts: np.ndarray, 
     if np.array_equal(starts[1:], ends[:-1]):
         block = vectors[starts[0] : ends[-1]]
     else:
-        offsets = np.repeat(starts - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts)
+        offsets = np.repeat(starts - starts_of(counts), counts)
         block = vectors[offsets + np.arange(len(offsets))]
     similarity = queries @ block.astype(np.float32).T
     if (counts == counts[0]).all():
         return similarity.reshape(len(queries), len(counts), int(counts[0])).max(axis=2)
-    return np.maximum.reduceat(similarity, np.concatenate([[0], np.cumsum(counts)[:-1]]), axis=1)
+    return np.maximum.reduceat(similarity, starts_of(counts), axis=1)
 
 
 def _top(rows: np.ndarray, scores: np.ndarray, k: int) -> list[tuple[int, float]]:

@@ -10,8 +10,8 @@ run from any number of threads and processes, each over a snapshot; writes queue
 
 from __future__ import annotations
 
+import contextlib
 import threading
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,11 +28,12 @@ from crisp_rag.errors import (
     IndexNotFoundError,
     InvalidInputError,
 )
-from crisp_rag.index.backend import ExactBackend, SegmentView, Snapshot
-from crisp_rag.index.filters import parse_filter, to_sql
+from crisp_rag.index.backend import ExactBackend, SegmentView, Snapshot, starts_of
+from crisp_rag.index.checks import check_k, check_passages, check_vectors, passages_from_texts, vector_problem
+from crisp_rag.index.filters import check_filter, parse_filter, to_sql
 from crisp_rag.index.locking import WriterLock
 from crisp_rag.index.segments import DTYPE
-from crisp_rag.index.store import Record, Store, encode_metadata
+from crisp_rag.index.store import Record, Store
 from crisp_rag.index.types import Hit, Passage, Where
 
 if TYPE_CHECKING:
@@ -255,16 +256,7 @@ class CrispIndex:
         Returns:
             The ids, in order.
         """
-        if isinstance(texts, str):
-            raise InvalidInputError("texts is a list of strings, got one string.")
-        texts = list(texts)
-        chosen = [uuid.uuid4().hex for _ in texts] if ids is None else list(ids)
-        metadata: list[Mapping[str, Any]] = [{} for _ in texts] if metadatas is None else list(metadatas)
-        for name, values in (("ids", chosen), ("metadatas", metadata)):
-            if len(values) != len(texts):
-                raise InvalidInputError(f"There are {len(texts)} texts and {len(values)} {name}.")
-        passages = [Passage(id_, text, data) for id_, text, data in zip(chosen, texts, metadata, strict=True)]
-        return self.add(passages, show_progress=show_progress)
+        return self.add(passages_from_texts(texts, ids, metadatas), show_progress=show_progress)
 
     def add(
         self,
@@ -300,11 +292,11 @@ class CrispIndex:
         """Delete ids and add passages in one commit; arguments as :meth:`add`."""
         self._check_open()
         added, deleted = list(passages), list(delete_ids)
-        _check_passages(added)
+        check_passages(added)
         if vectors is None:
             texts = [passage.encoded_text for passage in added]
             vectors = self.encoder.encode_document(texts, show_progress=show_progress) if texts else []
-        blocks = _check_vectors(added, vectors, int(self._meta["dim"]))
+        blocks = check_vectors(added, vectors, int(self._meta["dim"]))
         if not added and not deleted:
             return []
         with self._writing():
@@ -315,7 +307,7 @@ class CrispIndex:
                     self._store.delete_rows(self._store.rows_of(gone))
                     if written:
                         counts = [len(block) for block in blocks]
-                        starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(int).tolist()
+                        starts = starts_of(counts).tolist()
                         self._store.insert(added, self._store.add_segment(*written), starts, counts)
                     self._store.advance()
             except BaseException:
@@ -400,12 +392,11 @@ class CrispIndex:
         self._check_open()
         if isinstance(queries, str):
             raise InvalidInputError("queries is a list of strings, got one string.")
-        _check_k(k)
+        check_k(k)
         for query in queries:
             if not isinstance(query, str) or not query.strip():
                 raise InvalidInputError("A query needs words: got an empty or blank one.")
-        if where is not None and not callable(where):
-            parse_filter(where)
+        check_filter(where)
         if not queries or not len(self):
             return [[] for _ in queries]
         return self.search_vectors(self.encoder.encode_query(list(queries)), k, where)
@@ -415,13 +406,12 @@ class CrispIndex:
     ) -> list[list[Hit]]:
         """As :meth:`search_batch` for queries that are encoded already, a (vectors, dim) array each."""
         self._check_open()
-        _check_k(k)
+        check_k(k)
         arrays = [np.asarray(query, dtype=np.float32) for query in queries]
         for number, array in enumerate(arrays):
-            if problem := _vector_problem(array, int(self._meta["dim"])):
+            if problem := vector_problem(array, int(self._meta["dim"])):
                 raise InvalidInputError(f"Query {number}: {problem}.")
-        if where is not None and not callable(where):
-            parse_filter(where)
+        check_filter(where)
         if not arrays:
             return []
 
@@ -496,8 +486,8 @@ class CrispIndex:
                 if self._store.generation() == snapshot.generation:
                     raise IndexCorruptError(f"{error.filename} is missing; restore it from a copy.") from error
                 continue
-            if result is not None or attempt == self._backend.check:
-                return result  # type: ignore[return-value]
+            if result is not None:
+                return result
             self._snapshot = None
         with self._lock.held():  # a busy writer: let it pause for the length of one search
             result = attempt(self._current())
@@ -510,8 +500,13 @@ class CrispIndex:
             return [record.row for record in self._store.scan() if where(dict(record.passage.metadata))]
         return self._store.rows_where(*to_sql(parse_filter(where)))
 
-    def _writing(self) -> Any:
-        return _Writing(self)
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """The writer's lock, on an index that is open and, at its first write, swept."""
+        with self._lock.held():
+            self._check_open()
+            self._sweep()
+            yield
 
     def _sweep(self) -> None:
         """Once an opened index, under the lock: remove what an interrupted write left behind."""
@@ -547,7 +542,7 @@ class CrispIndex:
         with self._store.transaction(write=True):
             if written:
                 segment = self._store.add_segment(*written)
-                starts = np.concatenate([[0], np.cumsum([count for *_, count in places])[:-1]]).astype(int).tolist()
+                starts = starts_of([count for *_, count in places]).tolist()
                 for first in range(0, len(places), 1000):
                     part = places[first : first + 1000]
                     records = self._store.records([row for row, *_ in part])
@@ -556,26 +551,6 @@ class CrispIndex:
             self._store.drop_segments([view.info.id for view in chosen])
             self._store.advance()
         self._backend.delete([view.info.file for view in chosen])
-
-
-class _Writing:
-    """Holds the writer's lock; sweeps on first use."""
-
-    def __init__(self, index: CrispIndex) -> None:
-        self._index = index
-        self._held = index._lock.held()
-
-    def __enter__(self) -> None:
-        self._held.__enter__()
-        try:
-            self._index._check_open()
-            self._index._sweep()
-        except BaseException as error:
-            self._held.__exit__(type(error), error, error.__traceback__)
-            raise
-
-    def __exit__(self, *exc: Any) -> None:
-        self._held.__exit__(*exc)
 
 
 def _load_encoder(source: str | None) -> Encoder:
@@ -587,63 +562,3 @@ def _load_encoder(source: str | None) -> Encoder:
 def _hit(record: Record, score: float, bound: float) -> Hit:
     passage = record.passage
     return Hit(passage.id, score, passage.text, dict(passage.metadata), score / bound, passage.context)
-
-
-def _check_k(k: int) -> None:
-    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
-        raise InvalidInputError(f"k is a whole number of at least 1, got {k!r}.")
-
-
-def _check_passages(passages: Sequence[Passage]) -> None:
-    seen: set[str] = set()
-    blank, twice = [], []
-    for number, passage in enumerate(passages):
-        if not isinstance(passage, Passage):
-            raise InvalidInputError(f"Passage {number} is a {type(passage).__name__}, not a Passage.")
-        if not isinstance(passage.id, str) or not passage.id:
-            raise InvalidInputError(f"The id of passage {number} is a non-empty string, got {passage.id!r}.")
-        if passage.id in seen:
-            twice.append(passage.id)
-        seen.add(passage.id)
-        if not isinstance(passage.text, str) or not passage.text.strip() or not isinstance(passage.context, str):
-            blank.append(passage.id)
-            continue
-        if not isinstance(passage.metadata, Mapping):
-            raise InvalidInputError(f"The metadata of passage {passage.id!r} is a dict, got {passage.metadata!r}.")
-        try:
-            (passage.id + passage.text + passage.context + encode_metadata(passage)).encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise InvalidInputError(f"Passage {passage.id!r} holds characters that are not Unicode: {error}.") from error
-    if twice:
-        raise InvalidInputError(f"Ids given twice in one batch: {_some(twice)}.")
-    if blank:
-        raise InvalidInputError(f"Passages without text, or whose text is no string: {_some(blank)}. Nothing was added.")
-
-
-def _check_vectors(passages: Sequence[Passage], vectors: Sequence[np.ndarray], dim: int) -> list[np.ndarray]:
-    if len(vectors) != len(passages):
-        raise InvalidInputError(f"There are {len(passages)} passages and vectors for {len(vectors)}.")
-    blocks, problems = [], []
-    for passage, array in zip(passages, vectors, strict=True):
-        block = np.asarray(array)
-        problem = _vector_problem(block, dim)
-        if problem is None and float(np.abs(block).max()) > float(np.finfo(DTYPE).max):
-            problem = "values beyond float16"
-        if problem:
-            problems.append(f"{passage.id!r}: {problem}")
-        blocks.append(block)
-    if problems:
-        raise InvalidInputError(f"Vectors that cannot be stored: {'; '.join(problems[:5])}. Nothing was added.")
-    return blocks
-
-
-def _vector_problem(array: np.ndarray, dim: int) -> str | None:
-    if array.ndim != 2 or array.shape[1] != dim or len(array) == 0:
-        return f"vectors of shape (n, {dim}) with n >= 1 are needed, got {array.shape}"
-    if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-        return "vectors hold NaN, infinity or no numbers"
-    return None
-
-
-def _some(values: Sequence[str]) -> str:
-    return ", ".join(map(repr, values[:5])) + (f" and {len(values) - 5} more" if len(values) > 5 else "")

@@ -56,6 +56,19 @@ class Combination:
 Expression = Condition | Combination
 
 
+def check_filter(where: Any) -> None:
+    """Say now rather than at the first search what is wrong with a filter.
+
+    Raises:
+        FilterError: if it is neither None, a function nor a well-formed filter dict.
+    """
+    if where is None or callable(where):
+        return
+    if not isinstance(where, Mapping):
+        raise FilterError(f"A filter is a dict or a function of the metadata, got {type(where).__name__}.")
+    parse_filter(where)
+
+
 def parse_filter(where: Mapping[str, Any]) -> Expression:
     """Check a filter dict and turn it into a tree.
 

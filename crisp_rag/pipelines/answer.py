@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from crisp_rag.index.crisp_index import CrispIndex
 
 NOT_FOUND = "The documents do not hold an answer to that."
+DEFAULT_K = 5
 DEFAULT_THRESHOLD = 0.53
 PASSAGE_WEIGHT = 0.5
 
@@ -128,7 +129,7 @@ def ask(
     index: CrispIndex,
     question: str,
     *,
-    k: int = 5,
+    k: int = DEFAULT_K,
     where: Where | None = None,
     reader: Reader | None = None,
 ) -> Answer:

@@ -30,7 +30,9 @@ except ModuleNotFoundError as error:
 
 from crisp_rag.errors import InvalidInputError
 from crisp_rag.index import CrispIndex, Hit, Passage
-from crisp_rag.retrievers.shared import build_index, check_filter, narrow
+from crisp_rag.index.checks import passages_from_texts
+from crisp_rag.index.filters import check_filter
+from crisp_rag.retrievers.shared import build_index, narrow
 
 if TYPE_CHECKING:
     from crisp_rag.models.encoder import Encoder
@@ -72,7 +74,7 @@ class CrispRetriever(BaseRetriever):
     @classmethod
     def from_texts(
         cls,
-        texts: Iterable[str],
+        texts: Sequence[str],
         metadatas: Sequence[Mapping[str, Any]] | None = None,
         ids: Sequence[str] | None = None,
         *,
@@ -96,20 +98,7 @@ class CrispRetriever(BaseRetriever):
             IndexExistsError: if there is something at the path.
             InvalidInputError: for blank texts, an id given twice, or lists of different lengths.
         """
-        if isinstance(texts, str):
-            raise InvalidInputError("texts is a list of strings, got one string.")
-        texts = list(texts)
-        for name, values in (("ids", ids), ("metadatas", metadatas)):
-            if values is not None and len(values) != len(texts):
-                raise InvalidInputError(f"There are {len(texts)} texts and {len(values)} {name}.")
-        passages = [
-            Passage(
-                ids[number] if ids is not None else uuid.uuid4().hex,
-                text,
-                metadatas[number] if metadatas is not None else {},
-            )
-            for number, text in enumerate(texts)
-        ]
+        passages = passages_from_texts(texts, ids, metadatas)
         return cls(index=build_index(path, passages, encoder, exist_ok=exist_ok), **options)
 
     @classmethod

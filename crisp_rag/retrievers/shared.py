@@ -8,30 +8,16 @@ Users call neither; they come through the adapters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crisp_rag.errors import FilterError
 from crisp_rag.index import CrispIndex, Passage
-from crisp_rag.index.filters import matches, parse_filter
+from crisp_rag.index.filters import check_filter, matches, parse_filter
 from crisp_rag.index.types import Where
 
 if TYPE_CHECKING:
     from crisp_rag.models.encoder import Encoder
-
-
-def check_filter(where: Any) -> None:
-    """Say now rather than at the first search what is wrong with a filter.
-
-    Raises:
-        FilterError: if it is neither None, a function nor a well-formed filter dict.
-    """
-    if where is None or callable(where):
-        return
-    if not isinstance(where, Mapping):
-        raise FilterError(f"A filter is a dict or a function of the metadata, got {type(where).__name__}.")
-    parse_filter(where)
 
 
 def narrow(*filters: Where | None) -> Where | None:

@@ -1,0 +1,98 @@
+"""What may go into an index, checked before anything is written.
+
+Every check raises :class:`crisp_rag.errors.InvalidInputError` with the ids of what cannot be taken.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from crisp_rag.errors import InvalidInputError
+from crisp_rag.index.segments import DTYPE
+from crisp_rag.index.store import encode_metadata
+from crisp_rag.index.types import Passage
+
+
+def passages_from_texts(
+    texts: Sequence[str],
+    ids: Sequence[str] | None = None,
+    metadatas: Sequence[Mapping[str, Any]] | None = None,
+) -> list[Passage]:
+    """A passage for each text; new random ids and empty metadata by default.
+
+    Raises:
+        InvalidInputError: if ``texts`` is one string, or the lists have different lengths.
+    """
+    if isinstance(texts, str):
+        raise InvalidInputError("texts is a list of strings, got one string.")
+    texts = list(texts)
+    chosen = [uuid.uuid4().hex for _ in texts] if ids is None else list(ids)
+    metadata: list[Mapping[str, Any]] = [{} for _ in texts] if metadatas is None else list(metadatas)
+    for name, values in (("ids", chosen), ("metadatas", metadata)):
+        if len(values) != len(texts):
+            raise InvalidInputError(f"There are {len(texts)} texts and {len(values)} {name}.")
+    return [Passage(id_, text, data) for id_, text, data in zip(chosen, texts, metadata, strict=True)]
+
+
+def check_k(k: int) -> None:
+    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+        raise InvalidInputError(f"k is a whole number of at least 1, got {k!r}.")
+
+
+def check_passages(passages: Sequence[Passage]) -> None:
+    seen: set[str] = set()
+    blank, twice = [], []
+    for number, passage in enumerate(passages):
+        if not isinstance(passage, Passage):
+            raise InvalidInputError(f"Passage {number} is a {type(passage).__name__}, not a Passage.")
+        if not isinstance(passage.id, str) or not passage.id:
+            raise InvalidInputError(f"The id of passage {number} is a non-empty string, got {passage.id!r}.")
+        if passage.id in seen:
+            twice.append(passage.id)
+        seen.add(passage.id)
+        if not isinstance(passage.text, str) or not passage.text.strip() or not isinstance(passage.context, str):
+            blank.append(passage.id)
+            continue
+        if not isinstance(passage.metadata, Mapping):
+            raise InvalidInputError(f"The metadata of passage {passage.id!r} is a dict, got {passage.metadata!r}.")
+        try:
+            (passage.id + passage.text + passage.context + encode_metadata(passage)).encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InvalidInputError(f"Passage {passage.id!r} holds characters that are not Unicode: {error}.") from error
+    if twice:
+        raise InvalidInputError(f"Ids given twice in one batch: {_some(twice)}.")
+    if blank:
+        raise InvalidInputError(f"Passages without text, or whose text is no string: {_some(blank)}. Nothing was added.")
+
+
+def check_vectors(passages: Sequence[Passage], vectors: Sequence[np.ndarray], dim: int) -> list[np.ndarray]:
+    if len(vectors) != len(passages):
+        raise InvalidInputError(f"There are {len(passages)} passages and vectors for {len(vectors)}.")
+    blocks, problems = [], []
+    for passage, array in zip(passages, vectors, strict=True):
+        block = np.asarray(array)
+        problem = vector_problem(block, dim)
+        if problem is None and float(np.abs(block).max()) > float(np.finfo(DTYPE).max):
+            problem = "values beyond float16"
+        if problem:
+            problems.append(f"{passage.id!r}: {problem}")
+        blocks.append(block)
+    if problems:
+        raise InvalidInputError(f"Vectors that cannot be stored: {'; '.join(problems[:5])}. Nothing was added.")
+    return blocks
+
+
+def vector_problem(array: np.ndarray, dim: int) -> str | None:
+    if array.ndim != 2 or array.shape[1] != dim or len(array) == 0:
+        return f"vectors of shape (n, {dim}) with n >= 1 are needed, got {array.shape}"
+    if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+        return "vectors hold NaN, infinity or no numbers"
+    return None
+
+
+def _some(values: Sequence[str]) -> str:
+    return ", ".join(map(repr, values[:5])) + (f" and {len(values) - 5} more" if len(values) > 5 else "")
