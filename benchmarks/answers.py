@@ -1,6 +1,6 @@
 """Asks the example questions of the example corpus: how many are answered from the right document, or declined.
 
-    python benchmarks/answers.py            # writes benchmarks/results/answers.json
+python benchmarks/answers.py            # writes benchmarks/results/answers.json
 """
 
 from __future__ import annotations

@@ -77,9 +77,7 @@ def search(
     with _errors(), _open(index) as opened:
         hits = opened.search(query, k, _filter(where))
         if as_json:
-            _print_json(
-                [{"id": hit.id, "score": hit.score, "text": hit.text, "metadata": hit.metadata} for hit in hits]
-            )
+            _print_json([{"id": hit.id, "score": hit.score, "text": hit.text, "metadata": hit.metadata} for hit in hits])
             return
         if not hits:
             err.print("Nothing found.")

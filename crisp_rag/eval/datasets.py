@@ -79,9 +79,7 @@ def load_beir(folder: str | Path, split: str = "test", limit_queries: int | None
         raise InvalidInputError(f"limit_queries must be at least 1, got {limit_queries}.")
     folder = Path(folder)
     if not folder.is_dir():
-        raise DatasetError(
-            f"{folder} is not a folder: a data set is a folder with corpus.jsonl, queries.jsonl, qrels/."
-        )
+        raise DatasetError(f"{folder} is not a folder: a data set is a folder with corpus.jsonl, queries.jsonl, qrels/.")
     corpus = _read_corpus(folder / "corpus.jsonl")
     lines, queries, answers = _read_queries(folder / "queries.jsonl")
     qrels = _read_qrels(folder / "qrels" / f"{split}.tsv", corpus, queries)

@@ -16,9 +16,7 @@ METRICS = ("nDCG@10", "R@10", "R@100", "RR@10")
 Ranking = Sequence[tuple[str, float]]
 
 
-def score(
-    run: Mapping[str, Ranking], qrels: Mapping[str, Mapping[str, int]], binary_threshold: int = 1
-) -> dict[str, float]:
+def score(run: Mapping[str, Ranking], qrels: Mapping[str, Mapping[str, int]], binary_threshold: int = 1) -> dict[str, float]:
     """Mean of each metric over the queries in ``qrels``.
 
     Args:

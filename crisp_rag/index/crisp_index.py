@@ -401,9 +401,7 @@ class CrispIndex:
             return [[] for _ in queries]
         return self.search_vectors(self.encoder.encode_query(list(queries)), k, where)
 
-    def search_vectors(
-        self, queries: Sequence[np.ndarray], k: int = 10, where: Where | None = None
-    ) -> list[list[Hit]]:
+    def search_vectors(self, queries: Sequence[np.ndarray], k: int = 10, where: Where | None = None) -> list[list[Hit]]:
         """As :meth:`search_batch` for queries that are encoded already, a (vectors, dim) array each."""
         self._check_open()
         check_k(k)
@@ -429,8 +427,7 @@ class CrispIndex:
                 return None
             bounds = [float(np.linalg.norm(array, axis=1).sum()) or 1.0 for array in arrays]
             return [
-                [_hit(records[row], score, bound) for row, score in hits]
-                for hits, bound in zip(found, bounds, strict=True)
+                [_hit(records[row], score, bound) for row, score in hits] for hits, bound in zip(found, bounds, strict=True)
             ]
 
         return self._retrying(attempt)

@@ -129,9 +129,7 @@ class CrispEncoder:
         encoded = self.tokenizer(list(texts), add_special_tokens=True, truncation=False, verbose=False)
         return [len(ids) for ids in encoded["input_ids"]]
 
-    def encode_query(
-        self, texts: str | Sequence[str], *, batch_size: int = 32, show_progress: bool = False
-    ) -> Any:
+    def encode_query(self, texts: str | Sequence[str], *, batch_size: int = 32, show_progress: bool = False) -> Any:
         """Encode queries.
 
         Args:
@@ -144,9 +142,7 @@ class CrispEncoder:
         """
         return self._encode(texts, "query", batch_size, show_progress)
 
-    def encode_document(
-        self, texts: str | Sequence[str], *, batch_size: int = 32, show_progress: bool = False
-    ) -> Any:
+    def encode_document(self, texts: str | Sequence[str], *, batch_size: int = 32, show_progress: bool = False) -> Any:
         """Encode documents; arguments and result as :meth:`encode_query`.  Vectors have unit length."""
         return self._encode(texts, "document", batch_size, show_progress)
 

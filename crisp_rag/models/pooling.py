@@ -54,9 +54,7 @@ class _BatchedPooling(BaseTokenPooling):
 
     config_keys: list[str] = ["query", "document", "tasks"]
 
-    def __init__(
-        self, query: Budget = 8, document: Budget = 32, *, tasks: str | list[str] | None = None
-    ) -> None:
+    def __init__(self, query: Budget = 8, document: Budget = 32, *, tasks: str | list[str] | None = None) -> None:
         super().__init__(tasks=tasks if tasks is not None else ["query", "document"])
         self.query = check_budget(query)
         self.document = check_budget(document)

@@ -190,9 +190,7 @@ def _known_files(index: CrispIndex) -> dict[str, _Known]:
     return known
 
 
-def _vanished(
-    known: Iterable[str], roots: Sequence[Path], files: Iterable[Path], skipped: Iterable[Skipped]
-) -> list[str]:
+def _vanished(known: Iterable[str], roots: Sequence[Path], files: Iterable[Path], skipped: Iterable[Skipped]) -> list[str]:
     """Known sources below a given folder that are no files any more; one that cannot be looked at has not vanished."""
     present = {file.as_posix() for file in files}
     closed = [Path(item.path) for item in skipped]

@@ -152,9 +152,7 @@ class PassageSplitter:
 
     def _cut(self, text: str, start: int, end: int, prefix: str, capacity: int) -> list[tuple[int, int]]:
         splitter = self._text_splitter.from_callback(lambda piece: self._count(prefix + piece), capacity)
-        return [
-            (start + offset, start + offset + len(piece)) for offset, piece in splitter.chunk_indices(text[start:end])
-        ]
+        return [(start + offset, start + offset + len(piece)) for offset, piece in splitter.chunk_indices(text[start:end])]
 
 
 def split_document(doc: LoadedDocument, tokenizer: Any, max_tokens: int = DEFAULT_MAX_TOKENS) -> list[Passage]:

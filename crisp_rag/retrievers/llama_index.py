@@ -103,9 +103,7 @@ class CrispRetriever(BaseRetriever):
         super().__init__(callback_manager=callback_manager or Settings.callback_manager)
 
     @classmethod
-    def from_defaults(
-        cls, index: CrispIndex | str | Path, encoder: Encoder | None = None, **options: Any
-    ) -> CrispRetriever:
+    def from_defaults(cls, index: CrispIndex | str | Path, encoder: Encoder | None = None, **options: Any) -> CrispRetriever:
         """A retriever over an index, or over the one at a path, which it opens.
 
         Args:
@@ -259,9 +257,7 @@ def where_from_filters(filters: MetadataFilters) -> dict[str, Any]:
     """
     if not filters.filters:
         return _EVERYTHING
-    parts = [
-        where_from_filters(part) if isinstance(part, MetadataFilters) else _translate(part) for part in filters.filters
-    ]
+    parts = [where_from_filters(part) if isinstance(part, MetadataFilters) else _translate(part) for part in filters.filters]
     condition = filters.condition or FilterCondition.AND
     if condition == FilterCondition.AND:
         return {"$and": parts}

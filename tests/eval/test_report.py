@@ -50,7 +50,5 @@ def test_tables_show_names_as_they_are():
 
 
 def test_importing_the_evaluation_loads_no_model_library():
-    code = (
-        "import sys, crisp_rag.eval; print([m for m in ('torch', 'faiss', 'bm25s', 'ir_measures') if m in sys.modules])"
-    )
+    code = "import sys, crisp_rag.eval; print([m for m in ('torch', 'faiss', 'bm25s', 'ir_measures') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

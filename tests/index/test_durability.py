@@ -83,9 +83,7 @@ def test_a_writer_that_dies_before_its_commit_leaves_no_trace_after_the_next_wri
         assert {hit.id for hit in opened.search("fir", k=10)} == {"a", "b"}
 
 
-def test_orphan_segment_files_are_swept_by_the_next_writer_and_other_files_are_not(
-    index: CrispIndex, encoder: Any
-) -> None:
+def test_orphan_segment_files_are_swept_by_the_next_writer_and_other_files_are_not(index: CrispIndex, encoder: Any) -> None:
     index.add_texts(["oak"], ids=["a"])
     (index.path / "segments" / "orphan.f16").write_bytes(b"half a segm")
     (index.path / "segments" / "README").write_text("mine")

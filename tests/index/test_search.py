@@ -22,15 +22,12 @@ def close_to(hits: list[Any], expected: list[tuple[str, float]]) -> bool:
     """Same length and scores; an id may differ only where scores tie within rounding."""
     scores = dict(expected)
     return len(hits) == len(expected) and all(
-        hit.score == pytest.approx(score, abs=1e-4)
-        and scores.get(hit.id, hit.score) == pytest.approx(hit.score, abs=1e-4)
+        hit.score == pytest.approx(score, abs=1e-4) and scores.get(hit.id, hit.score) == pytest.approx(hit.score, abs=1e-4)
         for hit, (_, score) in zip(hits, expected, strict=True)
     )
 
 
-def test_scores_equal_brute_force_over_all_passages(
-    index: CrispIndex, passages: Any, encoder: Any, expected: Any
-) -> None:
+def test_scores_equal_brute_force_over_all_passages(index: CrispIndex, passages: Any, encoder: Any, expected: Any) -> None:
     stored = passages(120)
     index.add(stored[:50])
     index.add(stored[50:])
@@ -71,9 +68,7 @@ def test_a_fixed_number_of_vectors_a_passage_is_scored_the_same_way(index: Crisp
     index.add([Passage(str(number), "text") for number in range(30)], vectors=vectors)
     index.delete(ids=["3", "4", "17"])
     query = random.normal(size=(5, 16)).astype(np.float32)
-    right = {
-        str(n): float((query @ block.T).max(axis=1).sum()) for n, block in enumerate(vectors) if n not in (3, 4, 17)
-    }
+    right = {str(n): float((query @ block.T).max(axis=1).sum()) for n, block in enumerate(vectors) if n not in (3, 4, 17)}
     hits = index.search_vectors([query], k=30)[0]
     assert {hit.id: pytest.approx(hit.score, abs=1e-4) for hit in hits} == right
     assert [hit.id for hit in hits] == sorted(right, key=right.__getitem__, reverse=True)

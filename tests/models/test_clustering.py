@@ -24,8 +24,7 @@ def ragged(*lengths: int, dim: int = 8, seed: int = 0) -> tuple[Tensor, Tensor]:
 def inertia(matrix: np.ndarray, labels: np.ndarray) -> float:
     """Sum of squared distances to the mean of the own cluster."""
     return sum(
-        float(((matrix[labels == label] - matrix[labels == label].mean(axis=0)) ** 2).sum())
-        for label in np.unique(labels)
+        float(((matrix[labels == label] - matrix[labels == label].mean(axis=0)) ** 2).sum()) for label in np.unique(labels)
     )
 
 

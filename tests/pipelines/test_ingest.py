@@ -173,9 +173,7 @@ def test_a_folder_that_turned_unreadable_keeps_its_passages_and_is_reported(inde
     monkeypatch.setattr(os, "listdir", refuse)
     report = ingest(index, [docs])
     assert (report.files, report.passages, report.removed) == (2, 3, 0)
-    assert [(Path(item.path).name, item.reason) for item in report.skipped] == [
-        ("sub", "cannot be read: Permission denied")
-    ]
+    assert [(Path(item.path).name, item.reason) for item in report.skipped] == [("sub", "cannot be read: Permission denied")]
 
 
 def test_a_file_that_turned_blank_loses_its_passages_and_is_reported(index, docs):

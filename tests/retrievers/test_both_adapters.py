@@ -48,9 +48,7 @@ def test_both_adapters_build_indexes_that_answer_alike(tmp_path: Path, encoder: 
     langchain = pytest.importorskip("crisp_rag.retrievers.langchain", exc_type=ImportError)
     llama_index = pytest.importorskip("crisp_rag.retrievers.llama_index", exc_type=ImportError)
     schema = pytest.importorskip("llama_index.core.schema")
-    one = langchain.CrispRetriever.from_texts(
-        list(texts.values()), ids=list(texts), path=tmp_path / "one", encoder=encoder
-    )
+    one = langchain.CrispRetriever.from_texts(list(texts.values()), ids=list(texts), path=tmp_path / "one", encoder=encoder)
     nodes = [schema.TextNode(id_=id_, text=text) for id_, text in texts.items()]
     two = llama_index.CrispRetriever.from_nodes(nodes, tmp_path / "two", encoder)
     for query in ("parcel abroad", "refunds", "watch"):

@@ -174,9 +174,7 @@ def test_an_empty_index_answers_with_nothing(tmp_path: Path, encoder: Any) -> No
 
 
 def test_k_and_where_can_be_configured_per_run_and_the_bound_filter_stays(index: CrispIndex) -> None:
-    retriever = CrispRetriever(index=index, where={"team": "logistics"}).configurable_fields(
-        k=ConfigurableField(id="k")
-    )
+    retriever = CrispRetriever(index=index, where={"team": "logistics"}).configurable_fields(k=ConfigurableField(id="k"))
     found = retriever.invoke("days", config={"configurable": {"k": 1}})
     assert [document.metadata["team"] for document in found] == ["logistics"]
 

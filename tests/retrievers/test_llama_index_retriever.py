@@ -182,9 +182,7 @@ def test_metadata_that_contradicts_a_nodes_source_is_refused(tmp_path: Path, enc
 
 def test_a_node_without_text_is_refused_by_id(tmp_path: Path, encoder: Any) -> None:
     with pytest.raises(InvalidInputError, match="n2"):
-        CrispRetriever.from_nodes(
-            [TextNode(id_="n1", text="alpha"), TextNode(id_="n2", text=" ")], tmp_path / "i", encoder
-        )
+        CrispRetriever.from_nodes([TextNode(id_="n1", text="alpha"), TextNode(id_="n2", text=" ")], tmp_path / "i", encoder)
 
 
 def test_from_defaults_takes_an_index_or_its_path(index: CrispIndex, encoder: Any) -> None:
