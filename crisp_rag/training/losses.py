@@ -1,0 +1,175 @@
+"""The loss of CRISP training: contrast over centroids, and distillation from the vectors that clustering replaced.
+
+CRISP (arXiv 2505.11471) trains with in-batch contrast on MaxSim over centroids.  Beyond the paper: the scores of
+the full token vectors teach the scores of the centroids (KL divergence, no labels needed), budgets can be drawn
+anew each step, and document centroids can pass through the index's one-bit code on their way into the score.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import torch
+from sentence_transformers import MultiVectorEncoder
+from sentence_transformers.util.similarity import maxsim
+from torch import Tensor, nn
+
+from crisp_rag.errors import InvalidInputError
+from crisp_rag.models.pooling import ClusterPooling, _BatchedPooling, check_budget
+
+Codec = Literal["float", "sign", "both"]
+
+
+class CrispLoss(nn.Module):
+    """Contrast and distillation on MaxSim, after pooling.
+
+    Every document of the step, positive or negative, is scored against every query.  Scores are means over the
+    tokens behind a query (over its vectors where they are not weighted by size), so ``scale`` means the same for a
+    query of 4 vectors and one of 40.
+
+    Args:
+        model: The encoder to train; its pooling module, if it has one, is part of the step.
+        scale: 1 / temperature of the contrast.
+        contrast: Weight of the contrastive part.
+        distillation: Weight of KL(teacher || student) over the step's documents; the teacher scores with all token
+            vectors.
+        teacher: An unpruned model that stays as it is; None takes the student's own token vectors of the same step,
+            which costs no second forward pass.
+        teacher_scale: 1 / temperature of both sides of the distillation.
+        budgets: (query, document) budgets to draw from, one pair a step: one encoder for all of them.  None keeps
+            the pooling's own.
+        codec: ``sign`` scores document vectors as their one-bit code decodes (signs / sqrt(dim)), with a
+            straight-through gradient (Bengio et al. 2013, arXiv 1308.3432); ``both`` takes the mean of that loss
+            and the one of the vectors as they are, for an encoder that serves either index.
+        seed: For the budgets.
+
+    Inputs of ``forward``: features of queries, positives and any number of negatives, B rows each; no labels.
+    """
+
+    def __init__(
+        self,
+        model: MultiVectorEncoder,
+        *,
+        scale: float = 20.0,
+        contrast: float = 1.0,
+        distillation: float = 1.0,
+        teacher: MultiVectorEncoder | None = None,
+        teacher_scale: float = 20.0,
+        budgets: Sequence[tuple[int | str, int | str]] | None = None,
+        codec: Codec = "float",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if codec not in ("float", "sign", "both"):
+            raise InvalidInputError(f"codec must be float, sign or both, got {codec!r}.")
+        if contrast < 0 or distillation < 0 or contrast + distillation == 0:
+            raise InvalidInputError("contrast and distillation are weights of 0 or more, and not both 0.")
+        self.model = model
+        self.scale = scale
+        self.contrast = contrast
+        self.distillation = distillation
+        self.teacher_scale = teacher_scale
+        self.budgets = [(check_budget(query), check_budget(document)) for query, document in budgets or []]
+        self.codec = codec
+        self.seed = seed
+        self.step = 0
+        """The trainer's step, set by it; decides the budget, so that a resumed run draws the same ones."""
+        self.parts: dict[str, float] = {}
+        """The parts of the last loss, for the log."""
+        if self.budgets and not isinstance(_pooling(model), ClusterPooling):
+            raise InvalidInputError("Budgets are drawn for a ClusterPooling; this model has none.")
+        self._teacher = [teacher] if teacher is not None else []  # in a list: not a part of what is trained or saved
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """The settings, for the model card."""
+        keys = ("scale", "contrast", "distillation", "teacher_scale", "budgets", "codec", "seed")
+        return {key: getattr(self, key) for key in keys}
+
+    def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> Tensor:
+        features = [dict(column) for column in sentence_features]
+        pooling = self._pooling_of_step()
+        tokens = [_token_vectors(self.model, column, task) for column, task in _with_tasks(features)]
+        query, query_mask = _pool(pooling, *tokens[0], "query")
+        columns = [_pool(pooling, *column, "document") for column in tokens[1:]]
+        weighted = isinstance(pooling, ClusterPooling) and pooling.query_centroid in ("sum", "unit_times_size")
+        length = (tokens[0][1] if weighted else query_mask).sum(dim=1, keepdim=True).clamp_min(1)
+        target = self._teacher_scores(features, tokens) if self.distillation else None
+
+        self.parts = {}
+        losses = []
+        for code in ("float", "sign") if self.codec == "both" else (self.codec,):
+            coded = [(_one_bit(vectors), mask) for vectors, mask in columns] if code == "sign" else columns
+            losses.append(self._of_scores(_scores(query, query_mask, coded) / length, target, code))
+        return torch.stack(losses).mean()
+
+    def _of_scores(self, scores: Tensor, target: Tensor | None, code: str) -> Tensor:
+        """The weighted parts for (B, documents) mean MaxSim scores, with the teacher's to distil from."""
+        loss = scores.new_zeros(())
+        if self.contrast:
+            part = nn.functional.cross_entropy(scores * self.scale, torch.arange(len(scores), device=scores.device))
+            self.parts[f"contrast_{code}"] = float(part.detach())
+            loss = loss + self.contrast * part
+        if target is not None:
+            part = nn.functional.kl_div(
+                (scores * self.teacher_scale).log_softmax(dim=1),
+                (target * self.teacher_scale).log_softmax(dim=1),
+                reduction="batchmean",
+                log_target=True,
+            )
+            self.parts[f"distillation_{code}"] = float(part.detach())
+            loss = loss + self.distillation * part
+        return loss
+
+    def _pooling_of_step(self) -> Any:
+        pooling = _pooling(self.model)
+        if not self.budgets:
+            return pooling
+        query, document = random.Random(f"{self.seed}-{self.step}").choice(self.budgets)
+        drawn = copy.copy(pooling)
+        drawn.query, drawn.document = query, document  # type: ignore[union-attr]
+        return drawn
+
+    def _teacher_scores(self, features: list[dict[str, Any]], tokens: list[tuple[Tensor, Tensor]]) -> Tensor:
+        with torch.no_grad():
+            if self._teacher:
+                tokens = [_token_vectors(self._teacher[0], column, task) for column, task in _with_tasks(features)]
+            (query, mask), columns = tokens[0], tokens[1:]
+            return _scores(query, mask, columns) / mask.sum(dim=1, keepdim=True).clamp_min(1)
+
+
+def _one_bit(vectors: Tensor) -> Tensor:
+    """Signs / sqrt(dim) forward, identity backward."""
+    code = torch.where(vectors >= 0, 1.0, -1.0) / vectors.shape[-1] ** 0.5
+    return vectors + (code - vectors).detach()
+
+
+def _pooling(model: MultiVectorEncoder) -> Any:
+    return next((module for module in model if isinstance(module, _BatchedPooling)), None)
+
+
+def _with_tasks(features: list[dict[str, Any]]) -> list[tuple[dict[str, Any], str]]:
+    return [(column, "query" if position == 0 else "document") for position, column in enumerate(features)]
+
+
+def _token_vectors(model: MultiVectorEncoder, features: dict[str, Any], task: str) -> tuple[Tensor, Tensor]:
+    """(B, T, D) token vectors before pooling and their (B, T) mask."""
+    kept = dict(features)
+    for module in model:
+        if isinstance(module, _BatchedPooling):
+            break
+        kept = module(kept, task=task) if "task" in getattr(module, "forward_kwargs", ()) else module(kept)
+    return kept["token_embeddings"], kept["attention_mask"].bool()
+
+
+def _pool(pooling: Any, vectors: Tensor, mask: Tensor, task: str) -> tuple[Tensor, Tensor]:
+    if pooling is None or not pooling.applies_to(task):
+        return vectors, mask
+    return pooling.pool_batch(vectors, mask, task)
+
+
+def _scores(query: Tensor, mask: Tensor, columns: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """(B, columns x B) MaxSim of every query with every document, column by column."""
+    return torch.cat([maxsim(query, vectors, a_mask=mask, b_mask=kept) for vectors, kept in columns], dim=1)
