@@ -22,13 +22,16 @@ MINING_POOL = 1500
 """Documents of each collection that no pair names, among which negatives are looked for too."""
 
 
-def gather(data: Path, seed: int) -> list[Example]:
-    """Examples of all collections, each with one hard negative of its own collection."""
+def gather(data: Path, seed: int, mine: bool) -> list[Example]:
+    """Examples of all collections; mined, each has one hard negative of its own collection."""
     encoder = build_encoder(max_tokens=MINING_TOKENS, query_centroid="sum")
     examples: list[Example] = []
     for name, limit in PAIRS.items():
         dataset = load_beir(data / name, split="train")
         pairs = examples_from_judgements(dataset, limit=limit, seed=seed)
+        if not mine:
+            examples += pairs
+            continue
         texts = dataset.texts()[1]
         pool = random.Random(seed).sample(texts, min(MINING_POOL, len(texts)))
         started = time.perf_counter()
@@ -44,9 +47,10 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--mine", action="store_true", help="Hard negatives besides those of the batch.")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    examples = gather(arguments.data, arguments.seed)
+    examples = gather(arguments.data, arguments.seed, arguments.mine)
     options = TrainingOptions(
         steps=arguments.steps,
         learning_rate=5e-5,

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -143,6 +144,73 @@ def eval_command(
         for table in tables(results):
             wide.print(table)
         err.print(f"Written to {escape(str(output / 'results.json'))}.")
+
+
+@app.command("train")
+def train_command(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(metavar="SRC...", help="Documents, BEIR folders, JSONL pairs.", show_default=False),
+    ],
+    output: Annotated[Path, typer.Option("--out", help="Folder for the trained encoder.", show_default=False)],
+    questions: Annotated[
+        Path | None, typer.Option(help="JSONL with question and documents: half trains, half is measured.")
+    ] = None,
+    start: Annotated[str | None, typer.Option("--from", help="Encoder to start from; the default one if not given.")] = None,
+    variant: Annotated[str | None, typer.Option(help="c8x32, c4x8, c25, c50, tail8x32, k2, mv, ...")] = None,
+    steps: Annotated[int, typer.Option(min=1)] = 60,
+    batch_size: Annotated[int, typer.Option(min=2)] = 24,
+    learning_rate: Annotated[float, typer.Option("--lr")] = 3e-5,
+    layers: Annotated[int, typer.Option(help="Upper layers to train; 0 for the whole backbone.", min=0)] = 3,
+    seed: Annotated[int, typer.Option()] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Fine-tune the encoder on your own documents, and measure it on questions that were kept back."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    with _errors():
+        from crisp_rag.eval.fine_tuning import fine_tune
+        from crisp_rag.models import load_encoder
+        from crisp_rag.training import TrainingOptions
+
+        options = TrainingOptions(
+            steps=steps, batch_size=batch_size, learning_rate=learning_rate, layers=layers or None, seed=seed, save_steps=20
+        )
+        encoder = load_encoder(start)
+        if variant:
+            encoder = encoder.with_pooling(variant)
+        bar = Progress(
+            TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[losses]}"),
+            TimeRemainingColumn(), console=err, disable=not sys.stderr.isatty(), transient=True,
+        )  # fmt: skip
+        task = bar.add_task("", total=steps, losses="", start=False)
+
+        def on_step(step: int, parts: dict[str, float]) -> None:
+            if not bar.live.is_started:
+                bar.start()
+                bar.start_task(task)
+            shown = "  ".join(f"{name} {value:.3f}" for name, value in parts.items())
+            rate = batch_size * 2 * (bar.tasks[task].speed or 0.0)
+            bar.update(task, completed=step, losses=f"{shown}  {rate:.0f} docs/s")
+
+        try:
+            report = fine_tune(
+                sources, output, questions=questions, encoder=encoder, options=options, resume=resume,
+                on_step=on_step, on_message=lambda message: err.print(f"[dim]{escape(message)}[/]"),
+            )  # fmt: skip
+        finally:
+            bar.stop()
+    if as_json:
+        _print_json(asdict(report))
+    else:
+        out.print(f"{report.steps} steps in {report.seconds:.0f} s ({report.documents_per_second:.0f} documents a second). "
+                  f"The encoder lies in {escape(str(output))}.")  # fmt: skip
+        for name, value in report.before.items():
+            after = report.after[name]
+            out.print(f"  {name:>8}  {value:.4f} -> {after:.4f}  ({after - value:+.4f}, {report.held_out} questions)")
+    for item in report.skipped:
+        err.print(f"[yellow]skipped[/] {escape(_shown(item['path']))}: {escape(item['reason'])}")
 
 
 @app.command()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,21 +49,19 @@ class Section:
     document: str
 
 
-class _Document(Protocol):
-    @property
-    def title(self) -> str: ...
-    @property
-    def encoded_text(self) -> str: ...
-
-
 class Judged(Protocol):
     """What :func:`crisp_rag.eval.datasets.load_beir` returns, as far as training reads it."""
 
-    name: str
-    corpus: dict[str, Any]
-    queries: dict[str, str]
-    qrels: dict[str, dict[str, int]]
-    binary_threshold: int
+    @property
+    def name(self) -> str: ...
+    @property
+    def corpus(self) -> Mapping[str, Any]: ...
+    @property
+    def queries(self) -> Mapping[str, str]: ...
+    @property
+    def qrels(self) -> Mapping[str, Mapping[str, int]]: ...
+    @property
+    def binary_threshold(self) -> int: ...
 
 
 def examples_from_judgements(dataset: Judged, *, limit: int | None = None, seed: int = 0) -> list[Example]:

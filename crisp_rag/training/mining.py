@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from crisp_rag.errors import InvalidInputError
+from crisp_rag.models.scoring import StackedVectors
 from crisp_rag.training.data import Example
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def mine_hard_negatives(
         return []
     texts = list(dict.fromkeys([*corpus, *(example.positive for example in examples)]))
     position = {text: row for row, text in enumerate(texts)}
-    documents = _Stacked(encoder.encode_document(texts, show_progress=show_progress))
+    documents = StackedVectors(encoder.encode_document(texts, show_progress=show_progress))
     queries = list(dict.fromkeys(example.query for example in examples))
     row_of = {query: row for row, query in enumerate(queries)}
     vectors = encoder.encode_query(queries, show_progress=show_progress)
@@ -81,17 +81,3 @@ def mine_hard_negatives(
         chosen = chooser.sample(fit, min(max(0, negatives - len(example.negatives)), len(fit)))
         mined.append(replace(example, negatives=(*example.negatives, *(texts[row] for row in chosen))))
     return mined
-
-
-class _Stacked:
-    """Documents' vectors end to end, scored against one query at a time."""
-
-    def __init__(self, documents: Sequence[np.ndarray]) -> None:
-        lengths = np.array([len(vectors) for vectors in documents])
-        self._starts = np.concatenate([[0], lengths.cumsum()[:-1]])
-        self._vectors = torch.from_numpy(np.concatenate(documents).astype(np.float32))
-
-    def scores(self, query: np.ndarray) -> np.ndarray:
-        """(n,) MaxSim of a (vectors, dim) query with every document."""
-        similarity = (self._vectors @ torch.from_numpy(np.ascontiguousarray(query, dtype=np.float32)).T).numpy()
-        return np.maximum.reduceat(similarity, self._starts, axis=0).sum(axis=1)

@@ -12,6 +12,7 @@ batches, budgets and order depend on the seed and the step alone, and nothing is
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -111,7 +112,7 @@ def train(
     Args:
         encoder: What to start from; its pooling is the variant that is trained.
         examples: What to learn.  Every example takes part with as many negatives as the one that has fewest.
-        out: Folder of the trained encoder, its ``training.json`` and its checkpoints.
+        out: Folder of the trained encoder, its ``training.json`` and, until it is done, its checkpoints.
         options: How to train.
         teacher: Unpruned encoder to distil from; None takes the student's own token vectors.
         name: The trained encoder's name; the folder's name by default.
@@ -163,7 +164,8 @@ def train(
         disable_tqdm=True,
         seed=options.seed,
         bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
-        batch_sampler=lambda dataset, **settings: PlannedBatchSampler(plan),  # type: ignore[arg-type]
+        batch_sampler=_Planned(plan),  # type: ignore[arg-type]
+        dataloader_pin_memory=torch.cuda.is_available(),
     )
     trainer = MultiVectorEncoderTrainer(
         model=model, args=arguments, train_dataset=Dataset.from_dict(columns), loss=loss, callbacks=[watch]
@@ -188,8 +190,19 @@ def train(
     trained = CrispEncoder(model, name=name or out.name)
     trained.save(out)
     _write_report(out, options, report, examples)
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     encoder._fingerprint = None  # the weights that it was taken of are no more
     return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """What the trainer calls for its batches; it is pickled with the trainer's arguments, which a closure is not."""
+
+    plan: list[list[int]]
+
+    def __call__(self, dataset: Any, **settings: Any) -> PlannedBatchSampler:
+        return PlannedBatchSampler(self.plan)
 
 
 class _Watch(TrainerCallback):
@@ -224,7 +237,7 @@ def _freeze(model: MultiVectorEncoder, layers: int | None) -> list[nn.Parameter]
         return []
     stack = _layers(model)
     trained = {id(parameter) for layer in stack[-layers:] for parameter in layer.parameters()}
-    behind = [module for module in list(model)[1:] for module in module.parameters()]  # a projection, say
+    behind = [parameter for module in list(model)[1:] for parameter in module.parameters()]  # a projection, say
     trained |= {id(parameter) for parameter in behind}
     frozen = [parameter for parameter in model.parameters() if id(parameter) not in trained and parameter.requires_grad]
     for parameter in frozen:
