@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from crisp_rag.errors import InvalidInputError
 from crisp_rag.models.encoder import CrispEncoder
@@ -170,6 +170,7 @@ def train(
     trainer = MultiVectorEncoderTrainer(
         model=model, args=arguments, train_dataset=Dataset.from_dict(columns), loss=loss, callbacks=[watch]
     )
+    trainer.remove_callback(PrinterCallback)  # it writes to stdout, which is for results
     started = time.perf_counter()
     try:
         state = trainer.train(resume_from_checkpoint=_newest_checkpoint(out) if resume else None)
