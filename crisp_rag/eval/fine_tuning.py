@@ -119,7 +119,10 @@ def fine_tune(
             complete = [replace(example, negatives=()) for example in examples]
         examples = complete
     on_message(f"Training {options.steps} steps of {options.batch_size} examples.")
-    trained = train(encoder, examples, out, options, resume=resume, on_step=on_step)
+    trained = train(
+        encoder, examples, out, options, resume=resume, on_step=on_step,
+        evaluate=(lambda current: measure(current, passages, held_out)) if held_out else None,
+    )  # fmt: skip
     report = FineTuningReport(
         encoder=str(out), examples=counts, steps=trained.steps, seconds=trained.seconds,
         documents_per_second=trained.documents_per_second, held_out=len(held_out), before=before,

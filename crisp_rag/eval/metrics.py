@@ -31,6 +31,14 @@ def score(run: Mapping[str, Ranking], qrels: Mapping[str, Mapping[str, int]], bi
     Raises:
         ImportError: if ir-measures is missing; the message names the line that installs it.
     """
+    values = score_queries(run, qrels, binary_threshold)
+    return {name: sum(each[name] for each in values.values()) / max(1, len(values)) for name in METRICS}
+
+
+def score_queries(
+    run: Mapping[str, Ranking], qrels: Mapping[str, Mapping[str, int]], binary_threshold: int = 1
+) -> dict[str, dict[str, float]]:
+    """As :func:`score`, query by query: ``{query: {metric: value}}`` for every query in ``qrels``."""
     measures = require_ir_measures()
     binary = {"rel": binary_threshold}
     wanted = {
@@ -43,12 +51,12 @@ def score(run: Mapping[str, Ranking], qrels: Mapping[str, Mapping[str, int]], bi
         query: {document: float(-rank) for rank, (document, _) in enumerate(drop_own_id(query, run.get(query, ())))}
         for query in qrels
     }
-    totals = dict.fromkeys(METRICS, 0.0)
+    values = {query: dict.fromkeys(METRICS, 0.0) for query in qrels}
     names = {str(measure): name for name, measure in wanted.items()}
     judged = {query: dict(grades) for query, grades in qrels.items()}
     for value in measures.iter_calc(list(wanted.values()), judged, ranked):
-        totals[names[str(value.measure)]] += value.value
-    return {name: total / len(qrels) for name, total in totals.items()} if qrels else totals
+        values[value.query_id][names[str(value.measure)]] = value.value
+    return values
 
 
 def drop_own_id(query_id: str, ranking: Ranking) -> list[tuple[str, float]]:

@@ -3,8 +3,7 @@
 CRISP (arXiv 2505.11471) clusters the token vectors of every text inside the training step, so the clustering
 has to be a tensor operation: all rows of a batch at once, no Python loop over rows, the same result every time.
 
-Assignments are found on detached vectors; gradients flow through the means alone.  All of Lloyd's iterations
-run on the (T, T) Gram matrix of a row, so their cost does not depend on the width of the vectors.
+Assignments are found on detached vectors; gradients flow through the means alone.
 
     assign = spherical_kmeans(x, mask, k=32)        # (B, T, K) membership, one-hot on real tokens
     centroids, sizes = cluster_means(x, assign)     # (B, K, D), (B, K)
@@ -17,8 +16,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Initialisation = Literal["greedy", "farthest", "spread"]
-INITIALISATIONS: tuple[Initialisation, ...] = ("greedy", "farthest", "spread")
+Initialisation = Literal["segments", "greedy", "farthest", "spread"]
+INITIALISATIONS: tuple[Initialisation, ...] = ("segments", "greedy", "farthest", "spread")
 
 
 def spherical_kmeans(
@@ -41,9 +40,11 @@ def spherical_kmeans(
         k: Clusters a row, one number or a (B,) integer tensor.  A row with at most k tokens keeps each token as
             a cluster of its own.
         iterations: Upper limit on Lloyd's iterations; stops early when no assignment changes.
-        init: ``greedy`` takes, one by one, the token that lowers the total cosine distance most (k-means++ with
-            the best candidate instead of a random one); ``farthest`` the token farthest from those taken;
-            ``spread`` tokens at even distances along the text.
+        init: ``segments`` cuts the text into k runs of tokens and starts from their means, which costs next to
+            nothing and retrieves as well as ``greedy``; ``greedy`` takes, one by one, the token that lowers the
+            total cosine distance most (k-means++ with the best candidate instead of a random one), which leaves
+            the least inertia; ``farthest`` the token farthest from those taken; ``spread`` tokens at even
+            distances along the text.
 
     Returns:
         (B, T, K) membership in the dtype of ``embeddings``, K = max k: exactly one 1 for a real token, zeros for
@@ -70,26 +71,27 @@ def spherical_kmeans(
         lengths = mask.sum(dim=1)
         whole = lengths <= clusters
         unit = torch.nn.functional.normalize(embeddings.detach().float(), dim=-1) * mask.unsqueeze(-1)
-        gram = unit @ unit.transpose(1, 2)
         active = torch.arange(width, device=device).unsqueeze(0) < torch.minimum(clusters, lengths).unsqueeze(1)
+        rank = (mask.cumsum(dim=1) - 1).clamp_min(0)
 
-        seeds = _initial_tokens(gram, mask, lengths, width, init)  # (B, K) token positions
-        similarity = gram.gather(2, seeds.unsqueeze(1).expand(batch, length, width))
-        labels = _assign(similarity, active)
+        if init == "segments":
+            labels = rank * torch.minimum(clusters, lengths).unsqueeze(1) // lengths.clamp_min(1).unsqueeze(1)
+            similarity = _to_centroids(unit, labels, width)
+        else:
+            seeds = _initial_tokens(unit, mask, lengths, width, init)  # (B, K) token positions
+            centroids = unit.gather(1, seeds.unsqueeze(-1).expand(-1, -1, unit.shape[-1]))
+            similarity = unit @ centroids.transpose(1, 2)
+            labels = _assign(similarity, active)
         for _ in range(iterations):
             labels = _refill_empty(labels, similarity, mask, active)
-            one_hot = _one_hot(labels, mask, width)
-            sums = gram @ one_hot  # inner product of every token with every cluster's sum
-            norms = (one_hot * sums).sum(dim=1).clamp_min(1e-12).sqrt()
-            similarity = sums / norms.unsqueeze(1)
+            similarity = _to_centroids(unit, labels, width)
             updated = _assign(similarity, active)
             if torch.equal(updated, labels):
                 break
             labels = updated
 
         # A short text keeps its tokens, in order, whatever the iterations made of them.
-        rank = (mask.cumsum(dim=1) - 1).clamp(0, width - 1)
-        labels = torch.where(whole.unsqueeze(1), rank, labels)
+        labels = torch.where(whole.unsqueeze(1), rank.clamp_max(width - 1), labels)
         return _one_hot(labels, mask, width).to(embeddings.dtype)
 
 
@@ -108,6 +110,16 @@ def cluster_means(embeddings: Tensor, assign: Tensor) -> tuple[Tensor, Tensor]:
     return sums / sizes.clamp_min(1.0).unsqueeze(-1), sizes
 
 
+def _to_centroids(unit: Tensor, labels: Tensor, width: int) -> Tensor:
+    """(B, T, K) cosine of every token with every cluster's mean; padding is zero in ``unit`` and adds nothing."""
+    batch, _, dim = unit.shape
+    sums = unit.new_zeros(batch * width, dim)
+    flat = labels + width * torch.arange(batch, device=labels.device).unsqueeze(1)
+    sums.index_add_(0, flat.flatten(), unit.reshape(-1, dim))
+    centroids = torch.nn.functional.normalize(sums, dim=-1).view(batch, width, dim)
+    return unit @ centroids.transpose(1, 2)
+
+
 def _assign(similarity: Tensor, active: Tensor) -> Tensor:
     """(B, T) index of the most similar active cluster."""
     return similarity.masked_fill(~active.unsqueeze(1), -torch.inf).argmax(dim=2)
@@ -122,7 +134,7 @@ def _refill_empty(labels: Tensor, similarity: Tensor, mask: Tensor, active: Tens
     """Give each empty active cluster one badly represented token of its own: the r-th emptied cluster of a row
     takes the token with the r-th lowest similarity to its centroid, from clusters that can spare it."""
     width = active.shape[1]
-    sizes = _one_hot(labels, mask, width).sum(dim=1)
+    sizes = torch.zeros(active.shape, device=labels.device).scatter_add_(1, labels, mask.float())
     empty = active & (sizes == 0)
     if not bool(empty.any()):
         return labels
@@ -143,16 +155,16 @@ def _refill_empty(labels: Tensor, similarity: Tensor, mask: Tensor, active: Tens
     return refilled
 
 
-def _initial_tokens(gram: Tensor, mask: Tensor, lengths: Tensor, width: int, init: str) -> Tensor:
+def _initial_tokens(unit: Tensor, mask: Tensor, lengths: Tensor, width: int, init: str) -> Tensor:
     """(B, K) positions of the tokens that start as centroids."""
-    batch, length, _ = gram.shape
+    batch, length, _ = unit.shape
     if init == "spread":
-        step = torch.arange(width, device=gram.device).unsqueeze(0) + 0.5
+        step = torch.arange(width, device=unit.device).unsqueeze(0) + 0.5
         rank = (step * lengths.unsqueeze(1) / width).long().clamp(max=(lengths - 1).clamp_min(0).unsqueeze(1))
-        positions = torch.where(mask, torch.arange(length, device=gram.device), length).sort(dim=1).values
+        positions = torch.where(mask, torch.arange(length, device=unit.device), length).sort(dim=1).values
         return positions.clamp_max(length - 1).gather(1, rank)
 
-    distance = (1.0 - gram).clamp_min(0.0)
+    distance = (1.0 - unit @ unit.transpose(1, 2)).clamp_min(0.0)
     real = mask.unsqueeze(1) & mask.unsqueeze(2)
     distance = distance.masked_fill(~real, 0.0)
     # The first seed is the medoid: the token with the least total distance to the others.

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,14 +26,24 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 from sentence_transformers.multi_vector_encoder.modules.token_pooling import BaseTokenPooling
 from sentence_transformers.sentence_transformer.modules import Normalize
-from torch import nn
+from torch import Tensor, nn
 
-from crisp_rag.errors import EncoderError
+from crisp_rag.errors import EncoderError, InvalidInputError
+from crisp_rag.models import acceleration
 from crisp_rag.models.pooling import ClusterPooling, SpacingPooling, TailPooling, parse_pooling
+from crisp_rag.models.weighting import QueryTokenWeights
 
+Backend = Literal["auto", "torch", "openvino"]
 DEFAULT_POOLING = "8x32"
-DEFAULT_ENCODER_NAME = "minilm-posthoc-8x32"
-_OWN_MODULES = {f"{cls.__module__}.{cls.__name__}": cls for cls in (ClusterPooling, TailPooling, SpacingPooling)}
+MANY_DOCUMENTS = 64
+"""From so many documents on, converting the backbone (some 3 s, once) pays."""
+DEFAULT_ENCODER_NAME = "crisp-minilm"
+POSTHOC_ENCODER_NAME = "minilm-posthoc-8x32"
+_NEUTRAL_SETTINGS = {("text_vector", 0.0)}
+"""Settings that came later and, at these values, change no vector: fingerprints of older indexes stay what they are."""
+_OWN_MODULES = {
+    f"{cls.__module__}.{cls.__name__}": cls for cls in (ClusterPooling, TailPooling, SpacingPooling, QueryTokenWeights)
+}
 
 
 @runtime_checkable
@@ -79,13 +91,24 @@ class CrispEncoder:
         model: A sentence-transformers ``MultiVectorEncoder``; its last pooling module decides the budget.
         name: For people: printed by ``crisp-rag info`` and in error messages.
         source: What :func:`load_encoder` takes to load it again, None for one that lies only in memory.
+        backend: What runs the backbone.  ``auto`` takes OpenVINO in int8 for many documents on a CPU, where the
+            ``fast`` extra is installed, and PyTorch in float32 for the rest; ``torch`` and ``openvino`` are always
+            that one.  Vectors of the two have a mean cosine of .999, and the same fingerprint.
     """
 
-    def __init__(self, model: MultiVectorEncoder, *, name: str, source: str | None = None) -> None:
+    def __init__(
+        self, model: MultiVectorEncoder, *, name: str, source: str | None = None, backend: Backend = "auto"
+    ) -> None:
+        if backend not in ("auto", "torch", "openvino"):
+            raise InvalidInputError(f"backend must be auto, torch or openvino, got {backend!r}.")
         self.model = model
         self.name = name
         self.source = source
+        self.backend = backend
         self._fingerprint: str | None = None
+        self._fast: MultiVectorEncoder | None = None
+        self._fast_tried = False
+        self._fast_guard = threading.Lock()
 
     def __repr__(self) -> str:
         return f"CrispEncoder({self.name!r}, dim={self.dim}, pooling={self.pooling!r})"
@@ -150,14 +173,19 @@ class CrispEncoder:
         """The unpooled unit vectors of every token, (tokens, dim) float32 a text, special tokens included."""
         kept = {name: module for name, module in self.model.named_children() if not _pools(module)}
         unpooled = MultiVectorEncoder(modules=list(kept.values()), device=str(self.model.device))
-        return CrispEncoder(unpooled, name=self.name)._encode(list(texts), task, batch_size, False)  # type: ignore[return-value]
+        return CrispEncoder(unpooled, name=self.name, backend="torch")._encode(list(texts), task, batch_size, False)  # type: ignore[return-value]
 
     def with_pooling(self, spec: str, **options: Any) -> CrispEncoder:
-        """The same backbone with another pooling (see :func:`crisp_rag.models.pooling.parse_pooling`)."""
+        """The same backbone with another pooling (see :func:`crisp_rag.models.pooling.parse_pooling`); from clusters
+        to clusters, what ``options`` does not name stays as it is."""
         modules = [module for module in self.model if not _pools(module)]
-        other = parse_pooling(spec, **options)
+        own = self.pooling_module
+        other = parse_pooling(spec, **{**(own.options if isinstance(own, ClusterPooling) else {}), **options})
         model = _CrispModel(modules=modules + ([other] if other else []), device=str(self.model.device))
-        return CrispEncoder(model, name=f"{self.name.rsplit('-', 1)[0]}-{spec}")
+        name = self.name.removesuffix(f"-{self.pooling}") if self.source is None else self.name.partition("@")[0]
+        label = f"{name}-{spec}" if self.source is None else f"{name}@{spec}"
+        source = None if self.source is None else f"{self.source.removesuffix(f'@{self.pooling}')}@{spec}"
+        return CrispEncoder(model, name=label, source=source, backend=self.backend)
 
     def save(self, path: str | Path) -> None:
         """Write a sentence-transformers checkpoint that :func:`load_encoder` reads."""
@@ -168,16 +196,33 @@ class CrispEncoder:
     def _encode(
         self, texts: str | Sequence[str], task: str, batch_size: int, show_progress: bool
     ) -> np.ndarray | list[np.ndarray]:
-        encode = self.model.encode_query if task == "query" else self.model.encode_document
         single = isinstance(texts, str)
+        given = [texts] if single else list(texts)
+        model = self._model_for(len(given) if task == "document" else 0)
+        encode = model.encode_query if task == "query" else model.encode_document
         arrays = encode(
-            [texts] if single else list(texts),
-            batch_size=batch_size,
+            given,
+            batch_size=batch_size if model is self.model else min(batch_size, acceleration.BATCH_SIZE),
             show_progress_bar=show_progress,
             convert_to_numpy=True,
         )
         result = [np.ascontiguousarray(array, dtype=np.float32) for array in arrays]
         return result[0] if single else result
+
+    def _model_for(self, documents: int) -> MultiVectorEncoder:
+        """The pipeline that encodes so many documents soonest."""
+        if self.backend == "torch" or (self.backend == "auto" and documents < MANY_DOCUMENTS):
+            return self.model
+        with self._fast_guard:
+            if not self._fast_tried:
+                self._fast, self._fast_tried = acceleration.accelerate(self.model), True
+        if self._fast is None and self.backend == "openvino":
+            raise EncoderError("OpenVINO cannot run this encoder here: pip install 'crisp-rag[fast]', on a CPU.")
+        return self._fast or self.model
+
+    def weights_changed(self) -> None:
+        """Forget what was derived from the weights; to be called after training them."""
+        self._fingerprint, self._fast, self._fast_tried = None, None, False
 
 
 def build_encoder(
@@ -187,6 +232,8 @@ def build_encoder(
     max_tokens: int = 256,
     name: str | None = None,
     device: str | None = None,
+    query_weights: Tensor | None = None,
+    backend: Backend = "auto",
     **pooling_options: Any,
 ) -> CrispEncoder:
     """An encoder from a backbone: token vectors, unit length, pooled.
@@ -197,6 +244,8 @@ def build_encoder(
         max_tokens: Tokens a text that are read.
         name: For people; made from backbone and pooling by default.
         device: ``cpu``, ``cuda``, ...; chosen by sentence-transformers by default.
+        query_weights: (vocabulary,) weights of query tokens, see :mod:`crisp_rag.models.weighting`; alike by default.
+        backend: See :class:`CrispEncoder`.
         pooling_options: Options of :class:`crisp_rag.models.pooling.ClusterPooling`.
 
     Raises:
@@ -211,30 +260,57 @@ def build_encoder(
     except (OSError, ValueError) as error:
         raise EncoderError(f"The backbone {path!r} cannot be loaded: {error}") from error
     modules: list[nn.Module] = [transformer, MultiVectorMask(), Normalize(module_input_name="token_embeddings")]
+    if query_weights is not None:
+        modules.append(QueryTokenWeights(len(query_weights), query_weights))
     if module is not None:
         modules.append(module)
     model = _CrispModel(modules=modules, device=device)
     label = name or f"{'minilm' if backbone is None else Path(path).name}-{pooling}"
-    return CrispEncoder(model, name=label)
+    return CrispEncoder(model, name=label, backend=backend)
 
 
-def load_encoder(name_or_path: str | Path | None = None, *, device: str | None = None) -> CrispEncoder:
+def load_encoder(
+    name_or_path: str | Path | None = None,
+    *,
+    budget: str | None = None,
+    device: str | None = None,
+    backend: Backend = "auto",
+) -> CrispEncoder:
     """Load an encoder.
 
     Args:
-        name_or_path: A folder or hub name of a multi-vector checkpoint; None for the default encoder.  The
-            default is all-MiniLM-L6-v2 as it is, 384 dims, clustered after the fact to 8 query and 32 document
-            vectors, query centroids weighted by size: no network, not trained for clustering.
+        name_or_path: A folder or hub name of a multi-vector checkpoint; None for the default encoder, ``crisp-minilm``
+            (384 dims, 8 query and 32 document vectors), which installs with crisp-rag: no network.
+            ``minilm-posthoc-8x32`` is the same MiniLM untrained.
+        budget: Another pooling than the encoder's own, such as ``8x16``; :attr:`CrispEncoder.source` remembers it as
+            ``NAME@8x16``, which this function reads too.
         device: As for :func:`build_encoder`.
+        backend: See :class:`CrispEncoder`.
 
     Raises:
         EncoderError: if there is no such checkpoint, or it cannot be read.
+        ValueError: if the budget is unknown.
     """
-    if name_or_path is None or str(name_or_path) == DEFAULT_ENCODER_NAME:
-        encoder = build_encoder(name=DEFAULT_ENCODER_NAME, device=device, query_centroid="sum")
-        encoder.source = DEFAULT_ENCODER_NAME
+    source = str(name_or_path) if name_or_path is not None else DEFAULT_ENCODER_NAME
+    named = re.fullmatch(r"(.+)@([a-z]*[0-9.%]+(?:x[0-9.%]+)?|none)", source)
+    if named and not Path(source).exists():
+        source, budget = named.group(1), budget or named.group(2)
+    encoder = _load(source, device, backend)
+    return encoder.with_pooling(budget) if budget else encoder
+
+
+def _load(source: str, device: str | None, backend: Backend) -> CrispEncoder:
+    if source == DEFAULT_ENCODER_NAME:
+        from crisp_rag.models.shipped import load_shipped
+
+        encoder = load_shipped(device=device, backend=backend)
+        encoder.source = source
         return encoder
-    source = str(name_or_path)
+    if source == POSTHOC_ENCODER_NAME:
+        options: dict[str, Any] = {"query_centroid": "sum", "iterations": 8, "init": "greedy"}
+        encoder = build_encoder(name=source, device=device, backend=backend, **options)
+        encoder.source = source
+        return encoder
     try:
         with _quiet_loading():
             model = _CrispModel(source, device=device)
@@ -242,7 +318,8 @@ def load_encoder(name_or_path: str | Path | None = None, *, device: str | None =
         raise EncoderError(f"The encoder {source!r} cannot be loaded: {error}") from error
     config = Path(source, "crisp_rag.json")
     name = json.loads(config.read_text(encoding="utf-8"))["name"] if config.is_file() else Path(source).name
-    return CrispEncoder(model, name=name, source=str(Path(source).resolve()) if Path(source).exists() else source)
+    where = str(Path(source).resolve()) if Path(source).exists() else source
+    return CrispEncoder(model, name=name, source=where, backend=backend)
 
 
 def default_backbone() -> Path:
@@ -265,6 +342,11 @@ def _fingerprint(model: MultiVectorEncoder) -> str:
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     for module in model:
         settings = {key: getattr(module, key, None) for key in getattr(module, "config_keys", [])}
+        settings = {
+            key: value
+            for key, value in settings.items()
+            if not (isinstance(value, float) and (key, value) in _NEUTRAL_SETTINGS)
+        }
         digest.update(json.dumps([type(module).__name__, settings], sort_keys=True, default=str).encode())
     digest.update(json.dumps([model.max_seq_length, model.prompts], sort_keys=True).encode())
     return digest.hexdigest()

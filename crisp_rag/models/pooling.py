@@ -11,7 +11,7 @@ documents; ``parse_pooling("8x32")`` builds the module that a short name stands 
 from __future__ import annotations
 
 import re
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from sentence_transformers.multi_vector_encoder.modules.token_pooling import BaseTokenPooling
@@ -122,13 +122,16 @@ class ClusterPooling(_BatchedPooling):
             ``mean`` m; ``sum`` n m; ``unit_times_size`` n m / |m|.  The last two weigh a centroid by the tokens
             behind it, which makes MaxSim over centroids an approximation of MaxSim over all tokens.
         document_centroid: The same for documents.  Weighted ones make no sense there and are refused.
+        text_vector: Above 0, one of a text's vectors is the mean direction of all its tokens, what a one-vector model
+            would keep; the budget has one cluster less for it.  A query's text vector counts this many times its
+            tokens: MaxSim then adds a whole-text match to the matches of its parts.
         iterations: Upper limit on Lloyd's iterations.
         init: How the first centroids are chosen, see :func:`crisp_rag.models.clustering.spherical_kmeans`.
         tasks: Tasks that are pooled; both by default.
     """
 
     config_keys: list[str] = [
-        "query", "document", "query_centroid", "document_centroid", "iterations", "init", "tasks",
+        "query", "document", "query_centroid", "document_centroid", "text_vector", "iterations", "init", "tasks",
     ]  # fmt: skip
 
     def __init__(
@@ -138,8 +141,9 @@ class ClusterPooling(_BatchedPooling):
         *,
         query_centroid: Centroid = "unit",
         document_centroid: Centroid = "unit",
-        iterations: int = 8,
-        init: Initialisation = "greedy",
+        text_vector: float = 0.0,
+        iterations: int = 4,
+        init: Initialisation = "segments",
         tasks: str | list[str] | None = None,
     ) -> None:
         super().__init__(query, document, tasks=tasks)
@@ -149,8 +153,11 @@ class ClusterPooling(_BatchedPooling):
             raise ValueError(f"document_centroid must be unit or mean, got {document_centroid!r}.")
         if init not in INITIALISATIONS:
             raise ValueError(f"init must be one of {', '.join(INITIALISATIONS)}, got {init!r}.")
+        if not 0 <= text_vector < float("inf"):
+            raise ValueError(f"text_vector is a weight of 0 or more, got {text_vector}.")
         self.query_centroid = query_centroid
         self.document_centroid = document_centroid
+        self.text_vector = text_vector
         self.iterations = iterations
         self.init = init
 
@@ -160,16 +167,51 @@ class ClusterPooling(_BatchedPooling):
         same_share = isinstance(self.query, str) and self.query == self.document
         return str(self.query) if same_share else self.budget_name
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """Every setting but the budgets, as keyword arguments of another ClusterPooling."""
+        return {key: getattr(self, key) for key in self.config_keys if key not in ("query", "document")}
+
+    @property
+    def weighs_queries(self) -> bool:
+        """Whether a query's vectors add up to its number of tokens."""
+        return self.query_centroid in ("sum", "unit_times_size")
+
     def pool_batch(self, embeddings: Tensor, mask: Tensor, task: str | None) -> tuple[Tensor, Tensor]:
         k = budget_for(self.budget(task), mask.sum(dim=1))
-        assign = spherical_kmeans(embeddings, mask, k, iterations=self.iterations, init=self.init)
+        with_text = (k > 1) & (self.text_vector > 0)  # a budget of one is the mean already
+        assign = spherical_kmeans(embeddings, mask, k - with_text.long(), iterations=self.iterations, init=self.init)
         means, sizes = cluster_means(embeddings, assign)
         centroid = self.query_centroid if task == "query" else self.document_centroid
         if centroid in ("unit", "unit_times_size"):
-            means = torch.nn.functional.normalize(means.float(), dim=-1).to(means.dtype)
+            means = _unit(means)
         if centroid in ("sum", "unit_times_size"):
             means = means * sizes.unsqueeze(-1)
-        return means, sizes > 0
+        if not self.text_vector:
+            return means, sizes > 0
+        return self._append_text_vector(means, sizes > 0, embeddings, mask, with_text, task)
+
+    def keep_all(self, embeddings: Tensor, mask: Tensor, task: str | None) -> tuple[Tensor, Tensor]:
+        """(B, T, D) token vectors and their mask as they are, and the text vector behind them if there is one: what
+        the centroids stand for."""
+        if not self.text_vector:
+            return embeddings, mask
+        with_text = torch.ones(len(mask), dtype=torch.bool, device=mask.device)
+        return self._append_text_vector(embeddings, mask, embeddings, mask, with_text, task)
+
+    def _append_text_vector(
+        self, vectors: Tensor, kept: Tensor, embeddings: Tensor, mask: Tensor, with_text: Tensor, task: str | None
+    ) -> tuple[Tensor, Tensor]:
+        text = _unit((embeddings * mask.unsqueeze(-1)).sum(dim=1, keepdim=True))
+        if task == "query":
+            text = text * self.text_vector
+            if self.weighs_queries:
+                text = text * mask.sum(dim=1).view(-1, 1, 1)
+        return torch.cat([vectors, text], dim=1), torch.cat([kept, with_text.unsqueeze(1)], dim=1)
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(vectors.float(), dim=-1).to(vectors.dtype)
 
 
 class TailPooling(_BatchedPooling):

@@ -4,6 +4,8 @@ data.py        examples: a query, the document that answers it, documents that d
 batches.py     which examples share a step, so that in-batch negatives are hard
 mining.py      hard negatives, found with an encoder
 losses.py      contrast and distillation over centroids
+trunk.py       frozen layers, run once for every text
+model_card.py  what a trained encoder says of itself
 recipe.py      TrainingOptions and train(): everything above over sentence-transformers' trainer
 """
 
@@ -20,6 +22,7 @@ _LAZY = {
     "examples_from_sections": "data",
     "mine_hard_negatives": "mining",
     "CrispLoss": "losses",
+    "ELASTIC_BUDGETS": "recipe",
     "TrainingOptions": "recipe",
     "train": "recipe",
 }
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from crisp_rag.training.data import examples_from_sections as examples_from_sections
     from crisp_rag.training.losses import CrispLoss as CrispLoss
     from crisp_rag.training.mining import mine_hard_negatives as mine_hard_negatives
+    from crisp_rag.training.recipe import ELASTIC_BUDGETS as ELASTIC_BUDGETS
     from crisp_rag.training.recipe import TrainingOptions as TrainingOptions
     from crisp_rag.training.recipe import train as train
 

@@ -44,6 +44,9 @@ class CrispLoss(nn.Module):
         codec: ``sign`` scores document vectors as their one-bit code decodes (signs / sqrt(dim)), with a
             straight-through gradient (Bengio et al. 2013, arXiv 1308.3432); ``both`` takes the mean of that loss
             and the one of the vectors as they are, for an encoder that serves either index.
+        mini_batch_size: Texts that go through the backbone together.  None takes all of a step at once; a number
+            bounds the memory of a large batch by GradCache (Gao et al. 2021, arXiv 2101.06983): the same loss and
+            gradients, for a second forward pass.
         seed: For the budgets.
 
     Inputs of ``forward``: features of queries, positives and any number of negatives, B rows each; no labels.
@@ -60,6 +63,7 @@ class CrispLoss(nn.Module):
         teacher_scale: float = 20.0,
         budgets: Sequence[tuple[int | str, int | str]] | None = None,
         codec: Codec = "float",
+        mini_batch_size: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -74,6 +78,7 @@ class CrispLoss(nn.Module):
         self.teacher_scale = teacher_scale
         self.budgets = [(check_budget(query), check_budget(document)) for query, document in budgets or []]
         self.codec = codec
+        self.mini_batch_size = mini_batch_size
         self.seed = seed
         self.step = 0
         """The trainer's step, set by it; decides the budget, so that a resumed run draws the same ones."""
@@ -85,16 +90,53 @@ class CrispLoss(nn.Module):
 
     def get_config_dict(self) -> dict[str, Any]:
         """The settings, for the model card."""
-        keys = ("scale", "contrast", "distillation", "teacher_scale", "budgets", "codec", "seed")
+        keys = ("scale", "contrast", "distillation", "teacher_scale", "budgets", "codec", "mini_batch_size", "seed")
         return {key: getattr(self, key) for key in keys}
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> Tensor:
         features = [dict(column) for column in sentence_features]
+        if self.mini_batch_size is None:
+            return self._of_tokens(features, [token_vectors(self.model, *column) for column in _with_tasks(features)])
+        return self._cached(features, self.mini_batch_size)
+
+    def _cached(self, features: list[dict[str, Any]], size: int) -> Tensor:
+        """GradCache: token vectors without a graph, the loss and its gradients on them, then the backbone again, part
+        by part, with those gradients.  The second pass hangs on the returned loss, whose factor it takes over."""
+        parts = [
+            (column, {key: _rows(value, first, size) for key, value in given.items()}, task)
+            for column, (given, task) in enumerate(_with_tasks(features))
+            for first in range(0, len(given["input_ids"]), size)
+        ]
+        tokens: list[tuple[Tensor, Tensor]] = []
+        with torch.no_grad():
+            for column in range(len(features)):
+                made = [token_vectors(self.model, part, task) for own, part, task in parts if own == column]
+                tokens.append((torch.cat([vectors for vectors, _ in made]), torch.cat([mask for _, mask in made])))
+        if not torch.is_grad_enabled():
+            return self._of_tokens(features, tokens)
+        leaves = [(vectors.detach().requires_grad_(), mask) for vectors, mask in tokens]
+        loss = self._of_tokens(features, leaves)
+        gradients = torch.autograd.grad(loss, [vectors for vectors, _ in leaves])
+
+        def second_pass(factor: Tensor) -> None:
+            taken = [0] * len(features)
+            with torch.enable_grad():
+                for column, part, task in parts:
+                    vectors, _ = token_vectors(self.model, part, task)
+                    own = gradients[column][taken[column] : taken[column] + len(vectors)]
+                    taken[column] += len(vectors)
+                    (vectors * own).sum().mul(factor).backward()
+
+        outer = loss.detach().requires_grad_()
+        outer.register_hook(second_pass)
+        return outer
+
+    def _of_tokens(self, features: list[dict[str, Any]], tokens: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """The loss for (B, T, D) token vectors and (B, T) masks of queries, positives and negatives."""
         pooling = self._pooling_of_step()
-        tokens = [_token_vectors(self.model, column, task) for column, task in _with_tasks(features)]
         query, query_mask = _pool(pooling, *tokens[0], "query")
         columns = [_pool(pooling, *column, "document") for column in tokens[1:]]
-        weighted = isinstance(pooling, ClusterPooling) and pooling.query_centroid in ("sum", "unit_times_size")
+        weighted = isinstance(pooling, ClusterPooling) and pooling.weighs_queries
         length = (tokens[0][1] if weighted else query_mask).sum(dim=1, keepdim=True).clamp_min(1)
         target = self._teacher_scores(features, tokens) if self.distillation else None
 
@@ -135,9 +177,14 @@ class CrispLoss(nn.Module):
     def _teacher_scores(self, features: list[dict[str, Any]], tokens: list[tuple[Tensor, Tensor]]) -> Tensor:
         with torch.no_grad():
             if self._teacher:
-                tokens = [_token_vectors(self._teacher[0], column, task) for column, task in _with_tasks(features)]
-            (query, mask), columns = tokens[0], tokens[1:]
-            return _scores(query, mask, columns) / mask.sum(dim=1, keepdim=True).clamp_min(1)
+                tokens = [token_vectors(self._teacher[0], column, task) for column, task in _with_tasks(features)]
+            length = tokens[0][1].sum(dim=1, keepdim=True).clamp_min(1)
+            pooling = _pooling(self.model)
+            if isinstance(pooling, ClusterPooling):
+                tokens = [
+                    pooling.keep_all(*column, "document" if position else "query") for position, column in enumerate(tokens)
+                ]
+            return _scores(*tokens[0], tokens[1:]) / length
 
 
 def _one_bit(vectors: Tensor) -> Tensor:
@@ -154,7 +201,7 @@ def _with_tasks(features: list[dict[str, Any]]) -> list[tuple[dict[str, Any], st
     return [(column, "query" if position == 0 else "document") for position, column in enumerate(features)]
 
 
-def _token_vectors(model: MultiVectorEncoder, features: dict[str, Any], task: str) -> tuple[Tensor, Tensor]:
+def token_vectors(model: MultiVectorEncoder, features: dict[str, Any], task: str) -> tuple[Tensor, Tensor]:
     """(B, T, D) token vectors before pooling and their (B, T) mask."""
     kept = dict(features)
     for module in model:
@@ -162,6 +209,10 @@ def _token_vectors(model: MultiVectorEncoder, features: dict[str, Any], task: st
             break
         kept = module(kept, task=task) if "task" in getattr(module, "forward_kwargs", ()) else module(kept)
     return kept["token_embeddings"], kept["attention_mask"].bool()
+
+
+def _rows(value: Any, first: int, size: int) -> Any:
+    return value[first : first + size] if isinstance(value, Tensor) and value.dim() else value
 
 
 def _pool(pooling: Any, vectors: Tensor, mask: Tensor, task: str) -> tuple[Tensor, Tensor]:

@@ -14,8 +14,9 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,11 +30,16 @@ from crisp_rag.models.encoder import CrispEncoder
 from crisp_rag.training.batches import PlannedBatchSampler, plan_batches
 from crisp_rag.training.data import Example
 from crisp_rag.training.losses import Codec, CrispLoss
+from crisp_rag.training.model_card import model_card
+from crisp_rag.training.trunk import TrunkMemory, frozen_trunk, transformer_layers
 
 if TYPE_CHECKING:
     from sentence_transformers import MultiVectorEncoder
 
 CHECKPOINTS = "checkpoints"
+TRAINED = "trained.safetensors"
+ELASTIC_BUDGETS: tuple[tuple[int | str, int | str], ...] = ((8, 32), (8, 16), (8, 32), (4, 8), (16, 64), (8, 24))
+"""One encoder for every budget between 4x8 and 16x64, the default one twice as often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,10 @@ class TrainingOptions:
         per_group: Examples of one group that a step takes together.
         layers: Train so many upper transformer layers; None for the whole backbone.
         max_tokens: Tokens of a text that are read in training; the saved encoder reads as many as before.
-        scale, contrast, distillation, teacher_scale, budgets, codec: See :class:`CrispLoss`.
+        lora_rank: Train low-rank updates of so many dims (LoRA, arXiv 2106.09685) of the chosen layers' linear maps
+            instead of the maps; they are merged into the weights at the end.  None trains the weights.
+        scale, contrast, distillation, teacher_scale, budgets, codec, mini_batch_size: See :class:`CrispLoss`.
+        evaluate_steps: Call ``evaluate`` every so many steps; 0 for never.
         save_steps: A checkpoint every so many steps, the newest two are kept; 0 for none.
         seed: Decides order, batches and budgets.
     """
@@ -57,6 +66,7 @@ class TrainingOptions:
     learning_rate: float = 3e-5
     per_group: int = 8
     layers: int | None = 3
+    lora_rank: int | None = None
     max_tokens: int = 160
     scale: float = 20.0
     contrast: float = 1.0
@@ -64,6 +74,8 @@ class TrainingOptions:
     teacher_scale: float = 20.0
     budgets: tuple[tuple[int | str, int | str], ...] = ()
     codec: Codec = "float"
+    mini_batch_size: int | None = None
+    evaluate_steps: int = 0
     save_steps: int = 100
     seed: int = 0
 
@@ -71,10 +83,12 @@ class TrainingOptions:
         for name in ("steps", "batch_size", "per_group", "max_tokens"):
             if getattr(self, name) < 1:
                 raise InvalidInputError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.layers is not None and self.layers < 1:
-            raise InvalidInputError(f"layers must be at least 1, or None for all, got {self.layers}.")
-        if not self.learning_rate > 0 or self.save_steps < 0:
-            raise InvalidInputError("learning_rate must be above 0 and save_steps at least 0.")
+        for name in ("layers", "lora_rank", "mini_batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InvalidInputError(f"{name} must be at least 1, or None, got {value}.")
+        if not self.learning_rate > 0 or self.save_steps < 0 or self.evaluate_steps < 0:
+            raise InvalidInputError("learning_rate must be above 0, save_steps and evaluate_steps at least 0.")
 
 
 @dataclass(slots=True)
@@ -86,7 +100,8 @@ class TrainingReport:
         seconds: Wall clock of this call.
         documents_per_second: Documents (positives and negatives) that went through a step, a second of this call.
         trained_parameters: How many numbers were trained.
-        losses: The loss every few steps, with its parts: {"step": ..., "loss": ..., "contrast_float": ...}.
+        losses: The parts of the loss every few steps: {"step": ..., "contrast_float": ...}.
+        evaluations: What ``evaluate`` gave: {"step": ..., "nDCG@10": ...}.
     """
 
     steps: int = 0
@@ -94,6 +109,7 @@ class TrainingReport:
     documents_per_second: float = 0.0
     trained_parameters: int = 0
     losses: list[dict[str, float]] = field(default_factory=list)
+    evaluations: list[dict[str, float]] = field(default_factory=list)
 
 
 def train(
@@ -103,21 +119,25 @@ def train(
     options: TrainingOptions | None = None,
     *,
     teacher: CrispEncoder | None = None,
+    trunk_memory: TrunkMemory | None = None,
     name: str | None = None,
     resume: bool = False,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
+    evaluate: Callable[[CrispEncoder], dict[str, float]] | None = None,
 ) -> TrainingReport:
     """Train an encoder in place and save it.
 
     Args:
         encoder: What to start from; its pooling is the variant that is trained.
         examples: What to learn.  Every example takes part with as many negatives as the one that has fewest.
-        out: Folder of the trained encoder, its ``training.json`` and, until it is done, its checkpoints.
+        out: Folder of the trained encoder, its ``training.json`` and model card and, until it is done, checkpoints.
         options: How to train.
         teacher: Unpruned encoder to distil from; None takes the student's own token vectors.
+        trunk_memory: Hidden states below the trained layers that an earlier run from the same backbone left.
         name: The trained encoder's name; the folder's name by default.
         resume: Go on from the newest checkpoint under ``out``, if there is one.
         on_step: Called after each step with its number and the parts of its loss, for a progress bar.
+        evaluate: Metrics of the encoder as it is; called every ``evaluate_steps`` steps and kept in the report.
 
     Raises:
         InvalidInputError: if there are too few examples for a batch, ``out`` holds an encoder already and this is
@@ -127,10 +147,10 @@ def train(
     options = options or TrainingOptions()
     _check_installed()
     from datasets import Dataset
-    from sentence_transformers import MultiVectorEncoderTrainer, MultiVectorEncoderTrainingArguments
+    from sentence_transformers import MultiVectorEncoderTrainingArguments
 
     out = Path(out)
-    _claim(out, options, resume)
+    _claim(out, options, encoder, resume)
     plan = plan_batches(
         examples, batch_size=options.batch_size, steps=options.steps, per_group=options.per_group, seed=options.seed
     )
@@ -143,13 +163,15 @@ def train(
     read = model.max_seq_length
     model.max_seq_length = min(options.max_tokens, read or options.max_tokens)
     frozen = _freeze(model, options.layers)
+    merge = _add_lora(model, options) if options.lora_rank else None
     loss = CrispLoss(
         model,
         scale=options.scale, contrast=options.contrast, distillation=options.distillation,
         teacher=teacher.model if teacher else None, teacher_scale=options.teacher_scale,
-        budgets=options.budgets or None, codec=options.codec, seed=options.seed,
+        budgets=options.budgets or None, codec=options.codec, mini_batch_size=options.mini_batch_size, seed=options.seed,
     )  # fmt: skip
-    watch = _Watch(loss, on_step)
+    watch = _Watch(loss, on_step, _evaluation(encoder, evaluate, read), options.evaluate_steps)
+    parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     arguments = MultiVectorEncoderTrainingArguments(
         output_dir=str(out / CHECKPOINTS),
         max_steps=options.steps,
@@ -167,15 +189,18 @@ def train(
         batch_sampler=_Planned(plan),  # type: ignore[arg-type]
         dataloader_pin_memory=torch.cuda.is_available(),
     )
-    trainer = MultiVectorEncoderTrainer(
+    trainer = _trainer_class()(
         model=model, args=arguments, train_dataset=Dataset.from_dict(columns), loss=loss, callbacks=[watch]
     )
     trainer.remove_callback(PrinterCallback)  # it writes to stdout, which is for results
     started = time.perf_counter()
     try:
-        state = trainer.train(resume_from_checkpoint=_newest_checkpoint(out) if resume else None)
+        with frozen_trunk(model, options.layers, trunk_memory):
+            state = trainer.train(resume_from_checkpoint=_newest_checkpoint(out) if resume else None)
     finally:
         model.max_seq_length = read
+        if merge:
+            merge()
         for parameter in frozen:
             parameter.requires_grad_(True)
         model.eval()
@@ -184,15 +209,19 @@ def train(
         steps=state.global_step,
         seconds=round(seconds, 2),
         documents_per_second=round(watch.steps * options.batch_size * (1 + negatives) / seconds, 2),
-        trained_parameters=sum(parameter.numel() for parameter in model.parameters())
-        - sum(parameter.numel() for parameter in frozen),
+        trained_parameters=parameters,
         losses=watch.losses,
+        evaluations=watch.evaluations,
     )
     trained = CrispEncoder(model, name=name or out.name)
     trained.save(out)
-    _write_report(out, options, report, examples)
+    sources = dict(Counter(example.source for example in examples))
+    content = {"options": asdict(options), "examples": sources, **asdict(report)}
+    (out / "training.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    card = model_card(trained, options, report, sources, base=encoder.name)
+    (out / "README.md").write_text(card, encoding="utf-8")
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-    encoder._fingerprint = None  # the weights that it was taken of are no more
+    encoder.weights_changed()
     return report
 
 
@@ -207,15 +236,24 @@ class _Planned:
 
 
 class _Watch(TrainerCallback):
-    """Tells the loss which step it is in, and keeps what it says."""
+    """Tells the loss which step it is in, keeps what it says, and has the encoder evaluated."""
 
     EVERY = 10
 
-    def __init__(self, loss: CrispLoss, on_step: Callable[[int, dict[str, float]], None] | None) -> None:
+    def __init__(
+        self,
+        loss: CrispLoss,
+        on_step: Callable[[int, dict[str, float]], None] | None,
+        evaluate: Callable[[], dict[str, float]] | None,
+        evaluate_steps: int,
+    ) -> None:
         self.loss = loss
         self.on_step = on_step
+        self.evaluate = evaluate
+        self.evaluate_steps = evaluate_steps
         self.steps = 0
         self.losses: list[dict[str, float]] = []
+        self.evaluations: list[dict[str, float]] = []
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.loss.step = state.global_step
@@ -227,6 +265,28 @@ class _Watch(TrainerCallback):
             self.losses.append({"step": state.global_step, **parts})
         if self.on_step:
             self.on_step(state.global_step, self.loss.parts)
+        if self.evaluate and self.evaluate_steps and state.global_step % self.evaluate_steps == 0:
+            self.evaluations.append({"step": state.global_step, **self.evaluate()})
+
+
+def _evaluation(
+    encoder: CrispEncoder, evaluate: Callable[[CrispEncoder], dict[str, float]] | None, read: int | None
+) -> Callable[[], dict[str, float]] | None:
+    """The evaluation of the encoder as it will be saved: whole texts, PyTorch, no gradient; then training goes on."""
+    if evaluate is None:
+        return None
+
+    def run() -> dict[str, float]:
+        model = encoder.model
+        cut, backend = model.max_seq_length, encoder.backend
+        model.max_seq_length, encoder.backend = read, "torch"
+        try:
+            return evaluate(encoder)
+        finally:
+            model.max_seq_length, encoder.backend = cut, backend
+            model.train()
+
+    return run
 
 
 def _freeze(model: MultiVectorEncoder, layers: int | None) -> list[nn.Parameter]:
@@ -236,7 +296,7 @@ def _freeze(model: MultiVectorEncoder, layers: int | None) -> list[nn.Parameter]
             module.p = 0.0
     if layers is None:
         return []
-    stack = _layers(model)
+    stack = transformer_layers(model)
     trained = {id(parameter) for layer in stack[-layers:] for parameter in layer.parameters()}
     behind = [parameter for module in list(model)[1:] for parameter in module.parameters()]  # a projection, say
     trained |= {id(parameter) for parameter in behind}
@@ -246,11 +306,38 @@ def _freeze(model: MultiVectorEncoder, layers: int | None) -> list[nn.Parameter]
     return frozen
 
 
-def _layers(model: MultiVectorEncoder) -> nn.ModuleList:
-    stacks = [module for module in model[0].modules() if isinstance(module, nn.ModuleList)]
-    if not stacks:
-        raise InvalidInputError("The backbone has no list of layers to choose from; use layers=None.")
-    return max(stacks, key=len)
+def _add_lora(model: MultiVectorEncoder, options: TrainingOptions) -> Callable[[], None]:
+    """Put low-rank updates on the trained layers' linear maps, the rest is frozen; returns what merges them."""
+    if find_spec("peft") is None:
+        raise ImportError("LoRA needs peft: pip install 'crisp-rag[train]'")
+    from peft import LoraConfig, inject_adapter_in_model
+    from peft.tuners.lora import LoraLayer
+
+    backbone: Any = model[0].model
+    stack = transformer_layers(model)
+    names = {id(module): name for name, module in backbone.named_modules()}
+    targets = [
+        names[id(module)]
+        for layer in stack[len(stack) - (options.layers or len(stack)) :]
+        for module in layer.modules()
+        if isinstance(module, nn.Linear)
+    ]
+    rank = options.lora_rank or 1
+    torch.manual_seed(options.seed)  # the updates start at random
+    before = {id(parameter) for parameter in backbone.parameters()}
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=targets), backbone)
+    for parameter in backbone.parameters():
+        parameter.requires_grad_(id(parameter) not in before)
+
+    def merge() -> None:
+        for name, module in list(backbone.named_modules()):
+            if isinstance(module, LoraLayer):
+                module.merge()  # type: ignore[operator]
+                parent = backbone.get_submodule(name.rpartition(".")[0])
+                setattr(parent, name.rpartition(".")[2], module.get_base_layer())
+        backbone.requires_grad_(True)
+
+    return merge
 
 
 def _check_installed() -> None:
@@ -259,13 +346,36 @@ def _check_installed() -> None:
         raise ImportError(f"Training needs {' and '.join(missing)}: pip install 'crisp-rag[train]'")
 
 
-def _claim(out: Path, options: TrainingOptions, resume: bool) -> None:
-    """Write the options of a new run, or check that a resumed one has the same."""
+def _trainer_class() -> type:
+    """sentence-transformers' trainer with checkpoints of the trained numbers alone, LoRA's among them."""
+    from safetensors.torch import load_file, save_file
+    from sentence_transformers import MultiVectorEncoderTrainer
+
+    class Trainer(MultiVectorEncoderTrainer):
+        def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+            folder = Path(output_dir or self.args.output_dir or CHECKPOINTS)
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file({name: each.detach().contiguous() for name, each in self._trained()}, folder / TRAINED)
+
+        def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+            saved = load_file(Path(resume_from_checkpoint, TRAINED))
+            with torch.no_grad():
+                for name, parameter in self._trained():
+                    parameter.copy_(saved[name])
+
+        def _trained(self) -> list[tuple[str, nn.Parameter]]:
+            return [(name, each) for name, each in self.model.named_parameters() if each.requires_grad]
+
+    return Trainer
+
+
+def _claim(out: Path, options: TrainingOptions, encoder: CrispEncoder, resume: bool) -> None:
+    """Write what a new run starts with, or check that a resumed one starts with the same."""
     path = out / "options.json"
-    written = json.loads(json.dumps(asdict(options)))
+    written = {**json.loads(json.dumps(asdict(options))), "start": encoder.fingerprint}
     if resume and path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))
-        changed = [each.name for each in fields(options) if before.get(each.name) != written[each.name]]
+        changed = [name for name, value in written.items() if before.get(name) != value]
         if changed:
             raise InvalidInputError(f"{out} was begun with other options: {', '.join(changed)} differ.")
         return
@@ -278,11 +388,3 @@ def _claim(out: Path, options: TrainingOptions, resume: bool) -> None:
 def _newest_checkpoint(out: Path) -> str | None:
     found = [path for path in (out / CHECKPOINTS).glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
     return str(max(found, key=lambda path: int(path.name.rsplit("-", 1)[1]))) if found else None
-
-
-def _write_report(out: Path, options: TrainingOptions, report: TrainingReport, examples: Sequence[Example]) -> None:
-    sources: dict[str, int] = {}
-    for example in examples:
-        sources[example.source] = sources.get(example.source, 0) + 1
-    content = {"options": asdict(options), "examples": sources, **asdict(report)}
-    (out / "training.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -37,16 +37,25 @@ def test_document_vectors_have_unit_length(encoder: Any, texts: list[str]) -> No
         assert np.linalg.norm(array, axis=1) == pytest.approx(np.ones(len(array)), abs=1e-4)
 
 
-def test_default_query_vectors_sum_to_the_sum_of_the_token_vectors(encoder: Any, texts: list[str]) -> None:
-    tokens = encoder.encode_tokens(texts[:3], "query")
-    for array, own in zip(encoder.encode_query(texts[:3]), tokens, strict=True):
-        assert array.sum(axis=0) == pytest.approx(own.sum(axis=0), abs=1e-3)
+def test_query_vectors_sum_to_the_sum_of_the_token_vectors_and_their_share_of_the_text_vector(
+    encoder: Any, texts: list[str]
+) -> None:
+    share = encoder.pooling_module.text_vector
+    assert share > 0
+    for array, own in zip(encoder.encode_query(texts[:3]), encoder.encode_tokens(texts[:3], "query"), strict=True):
+        total = own.sum(axis=0)
+        text_vector = share * len(own) * total / np.linalg.norm(total)
+        assert array.sum(axis=0) == pytest.approx(total + text_vector, abs=1e-3)
+        assert array[-1] == pytest.approx(text_vector, abs=1e-3)
 
 
-def test_a_short_text_keeps_its_token_vectors_in_order(encoder: Any) -> None:
+def test_a_short_text_keeps_its_token_vectors_in_order_before_the_text_vector(encoder: Any) -> None:
     (tokens,) = encoder.encode_tokens(["Red foxes sleep."])
-    assert len(tokens) <= 32
-    assert encoder.encode_document("Red foxes sleep.") == pytest.approx(tokens, abs=1e-5)
+    assert len(tokens) < 32
+    mean = tokens.mean(axis=0)
+    vectors = encoder.encode_document("Red foxes sleep.")
+    assert vectors[:-1] == pytest.approx(tokens, abs=1e-5)
+    assert vectors[-1] == pytest.approx(mean / np.linalg.norm(mean), abs=1e-5)
 
 
 def test_a_single_text_gives_one_array_and_a_list_gives_a_list(encoder: Any) -> None:
@@ -103,11 +112,19 @@ def test_options_of_the_pooling_are_saved_with_it(encoder: Any, tmp_path: Path) 
 
 
 def test_another_pooling_or_option_has_another_fingerprint(encoder: Any) -> None:
-    others = [encoder.with_pooling(name) for name in ("8x32", "8x16", "4x32", "25%", "tail8x32", "k2", "k4", "none")]
-    others.append(encoder.with_pooling("8x32", iterations=2))
+    others = [encoder.with_pooling(name) for name in ("8x16", "4x32", "25%", "tail8x32", "k2", "k4", "none")]
+    others += [
+        encoder.with_pooling("8x32", **{key: value}) for key, value in (("iterations", 2), ("query_centroid", "unit"))
+    ]
     fingerprints = [encoder.fingerprint, *(other.fingerprint for other in others)]
     assert len(set(fingerprints)) == len(fingerprints)
-    assert encoder.with_pooling("8x32", query_centroid="sum").fingerprint == encoder.fingerprint
+    assert encoder.with_pooling("8x32").fingerprint == encoder.fingerprint
+
+
+def test_from_clusters_to_clusters_the_options_stay(encoder: Any) -> None:
+    assert encoder.with_pooling("4x8").pooling_module.query_centroid == "sum"
+    assert encoder.with_pooling("4x8", query_centroid="unit").pooling_module.query_centroid == "unit"
+    assert encoder.with_pooling("none").with_pooling("4x8").pooling_module.query_centroid == "unit"
 
 
 @pytest.mark.parametrize("name", ["missing", "empty", "file"])

@@ -83,7 +83,9 @@ def test_a_text_within_its_budget_is_kept_whole_and_in_order() -> None:
 
 
 def members(x: Tensor, mask: Tensor, k: int) -> Tensor:
-    return spherical_kmeans(x, mask, k)
+    """The memberships that a ClusterPooling with default options makes its vectors of."""
+    default = ClusterPooling()
+    return spherical_kmeans(x, mask, k, iterations=default.iterations, init=default.init)
 
 
 @pytest.mark.parametrize("centroid", ["unit", "mean", "sum", "unit_times_size"])

@@ -88,3 +88,31 @@ def test_settings_that_mean_nothing_are_refused(tiny: Any) -> None:
         CrispLoss(tiny.model, contrast=0.0, distillation=0.0)
     with pytest.raises(InvalidInputError, match="ClusterPooling"):
         CrispLoss(tiny.with_pooling("none").model, budgets=[(4, 8)])
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_small_forward_passes_give_the_loss_and_the_gradients_of_one_large_one(tiny: Any, size: int) -> None:
+    tiny.model.eval()
+    features = _features(tiny, [*QUERIES, "a gate"], [*POSITIVES, "The gate is by the harbour."], [*NEGATIVES, "A key."])
+    parameters = [parameter for parameter in tiny.model.parameters() if parameter.requires_grad]
+
+    def gradients(mini_batch_size: int | None) -> tuple[float, list[torch.Tensor | None]]:
+        tiny.model.zero_grad()
+        loss = CrispLoss(tiny.model, scale=10.0, codec="both", mini_batch_size=mini_batch_size)(features)
+        (loss * 0.5).backward()  # a factor, as gradient accumulation has one
+        return float(loss.detach()), [None if each.grad is None else each.grad.clone() for each in parameters]
+
+    (whole, expected), (cached, got) = gradients(None), gradients(size)
+    assert cached == pytest.approx(whole, abs=1e-5)
+    assert any(each is not None and bool(each.abs().sum() > 0) for each in expected)
+    for right, own in zip(expected, got, strict=True):
+        assert (right is None) == (own is None)
+        if right is not None and own is not None:
+            assert torch.allclose(own, right, atol=1e-5)
+
+
+def test_the_teacher_sees_the_text_vector_too(tiny: Any) -> None:
+    tiny.model.eval()
+    whole = tiny.with_pooling("65x65", text_vector=0.5)  # as many clusters as there are tokens, and the text vector
+    loss = CrispLoss(whole.model, contrast=0.0, distillation=1.0)
+    assert float(loss(_features(whole, QUERIES, POSITIVES))) == pytest.approx(0.0, abs=1e-4)

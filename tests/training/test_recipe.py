@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,14 @@ def test_only_the_upper_layers_change(tiny: Any, examples: Any, tmp_path: Path) 
     assert all(parameter.requires_grad for parameter in tiny.model.parameters())
 
 
+@pytest.mark.parametrize("lora_rank", [None, 4])
 def test_interrupted_and_resumed_it_ends_in_the_same_place(
-    tiny: Any, tiny_backbone: Path, examples: Any, tmp_path: Path
+    tiny: Any, tiny_backbone: Path, examples: Any, tmp_path: Path, lora_rank: int | None
 ) -> None:
     from crisp_rag.models import build_encoder
 
-    train(tiny, examples, tmp_path / "whole", OPTIONS)
+    options = replace(OPTIONS, lora_rank=lora_rank)
+    train(tiny, examples, tmp_path / "whole", options)
 
     def interrupt(step: int, parts: dict[str, float]) -> None:
         if step == 6:
@@ -57,11 +60,11 @@ def test_interrupted_and_resumed_it_ends_in_the_same_place(
         return build_encoder(tiny_backbone, pooling="4x8", max_tokens=64, query_centroid="sum", device="cpu")
 
     with pytest.raises(KeyboardInterrupt):
-        train(fresh(), examples, tmp_path / "parts", OPTIONS, on_step=interrupt)
+        train(fresh(), examples, tmp_path / "parts", options, on_step=interrupt)
     assert not (tmp_path / "parts" / "crisp_rag.json").exists()
     resumed = fresh()
     steps: list[int] = []
-    train(resumed, examples, tmp_path / "parts", OPTIONS, resume=True, on_step=lambda step, parts: steps.append(step))
+    train(resumed, examples, tmp_path / "parts", options, resume=True, on_step=lambda step, parts: steps.append(step))
     assert steps == list(range(5, 13))  # from the checkpoint of step 4
     for name, value in _weights(tiny).items():
         np.testing.assert_array_equal(value, _weights(resumed)[name], err_msg=name)
@@ -77,7 +80,73 @@ def test_a_run_is_not_overwritten_and_not_resumed_with_other_options(tiny: Any, 
         train(tiny, examples, tmp_path / "out", changed, resume=True)
 
 
-@pytest.mark.parametrize("bad", [{"steps": 0}, {"batch_size": 0}, {"layers": 0}, {"learning_rate": 0.0}])
+def test_a_run_is_not_resumed_from_another_encoder(tiny: Any, tiny_backbone: Path, examples: Any, tmp_path: Path) -> None:
+    from crisp_rag.models import build_encoder
+
+    train(tiny, examples, tmp_path / "out", OPTIONS)
+    other = build_encoder(tiny_backbone, pooling="2x4", max_tokens=64, query_centroid="sum", device="cpu")
+    with pytest.raises(InvalidInputError, match="start"):
+        train(other, examples, tmp_path / "out", OPTIONS, resume=True)
+
+
+def test_lora_trains_few_numbers_and_leaves_a_plain_encoder(tiny: Any, examples: Any, tmp_path: Path) -> None:
+    before = _weights(tiny)
+    options = TrainingOptions(steps=30, batch_size=8, learning_rate=5e-3, layers=2, lora_rank=4)
+    report = train(tiny, examples, tmp_path / "out", options)
+    assert report.trained_parameters < 0.3 * sum(value.size for name, value in before.items() if "layer." in name)
+    assert report.losses[-1]["contrast_float"] < 0.8 * report.losses[0]["contrast_float"]
+    after = _weights(load_encoder(tmp_path / "out", device="cpu"))
+    assert after.keys() == before.keys()
+    changed = {name for name in after if not np.array_equal(after[name], before[name])}
+    assert changed and all(name.endswith("weight") and "layer." in name and "Norm" not in name for name in changed)
+    assert all(parameter.requires_grad for parameter in tiny.model.parameters())
+
+
+def test_the_encoder_is_evaluated_on_the_way_and_trains_on_as_if_it_had_not_been(
+    tiny: Any, tiny_backbone: Path, examples: Any, tmp_path: Path
+) -> None:
+    from crisp_rag.models import build_encoder
+
+    seen: list[Any] = []
+
+    def evaluate(encoder: Any) -> dict[str, float]:
+        seen.append(encoder.encode_document(examples[0].positive))
+        return {"nDCG@10": 0.5}
+
+    watched = train(tiny, examples, tmp_path / "watched", replace(OPTIONS, evaluate_steps=5), evaluate=evaluate)
+    assert watched.evaluations == [{"step": 5, "nDCG@10": 0.5}, {"step": 10, "nDCG@10": 0.5}]
+    assert not np.array_equal(seen[0], seen[1])
+    alone = build_encoder(tiny_backbone, pooling="4x8", max_tokens=64, query_centroid="sum", device="cpu")
+    train(alone, examples, tmp_path / "alone", OPTIONS)
+    for name, value in _weights(alone).items():
+        np.testing.assert_array_equal(value, _weights(tiny)[name], err_msg=name)
+
+
+def test_a_large_batch_fits_through_small_forward_passes(tiny: Any, examples: Any, tmp_path: Path) -> None:
+    options = TrainingOptions(steps=20, batch_size=16, mini_batch_size=4, learning_rate=2e-3, layers=2)
+    report = train(tiny, examples, tmp_path / "out", options)
+    assert report.losses[-1]["contrast_float"] < 0.8 * report.losses[0]["contrast_float"]
+
+
+def test_the_model_card_names_data_options_and_base(tiny: Any, examples: Any, tmp_path: Path) -> None:
+    train(tiny, examples, tmp_path / "out", OPTIONS)
+    card = (tmp_path / "out" / "README.md").read_text()
+    for part in ("# out", "stories | 40", "learning_rate | 0.002", "Base: tiny", "pooling `4x8`"):
+        assert part in card
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"steps": 0},
+        {"lora_rank": 0},
+        {"mini_batch_size": 0},
+        {"evaluate_steps": -1},
+        {"batch_size": 0},
+        {"layers": 0},
+        {"learning_rate": 0.0},
+    ],
+)
 def test_impossible_options_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError):
         TrainingOptions(**bad)

@@ -1,0 +1,363 @@
+"""The table that the CRISP paper does not have: every variant, and clustering after the fact, on one backbone, one set
+of data and the same number of steps.
+
+python benchmarks/reproduction.py DATA WORK [--layers 1] [--base-steps 200] [--steps 120] [--seeds 0 1]
+
+DATA holds the BEIR folders.  WORK keeps mined negatives, hidden states, checkpoints and figures: run it again and it
+goes on where it stopped.  Each row starts from the same unpruned model (MV), as in the paper, and so does the MV row
+itself, which trains on for the same steps.  Writes benchmarks/results/reproduction.json after every row; then
+``python benchmarks/reproduction_report.py`` draws the plot and writes the table into the docs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers.multi_vector_encoder.modules import HierarchicalTokenPooling
+from torch import Tensor
+
+from crisp_rag.eval.datasets import load_beir
+from crisp_rag.eval.metrics import score_queries
+from crisp_rag.eval.systems import create_system
+from crisp_rag.models import CrispEncoder, build_encoder, load_encoder
+from crisp_rag.models.pooling import parse_pooling
+from crisp_rag.training import Example, TrainingOptions, examples_from_judgements, mine_hard_negatives, train
+from crisp_rag.training.losses import token_vectors
+from crisp_rag.training.trunk import TrunkMemory, frozen_trunk
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "reproduction.json"
+COLLECTIONS = ("scifact", "nfcorpus", "trec-dl19-20-pool")
+PAIRS = {"squad-train": 1600, "medquad": 1600, "scitldr": 1200, "pubmedqa-l": 500, "scifact": 809}
+MINING_TOKENS = 96
+MINING_POOL = 800
+SIZES = {"query_centroid": "sum"}  # a query's centroids count the tokens behind them
+TRAINED: dict[str, str] = {
+    "MV": "none", "C8x32": "8x32", "C4x8": "4x8", "elastic": "8x32", "C25": "25%", "C50": "50%", "K2": "k2", "K4": "k4",
+    "T8x32": "tail8x32", "T4x8": "tail4x8", "SV": "1x1",
+}  # fmt: skip
+ELASTIC_BUDGETS = ((8, 32), (8, 16), (4, 8), (8, 8), (8, 4))
+ALL_SEEDS = ("MV", "C8x32", "C4x8")
+POSTHOC = {"post-hoc 8x32": "8x32", "post-hoc 4x8": "4x8"}
+WARD = {"Ward, documents / 4": 4.0, "Ward, documents / 8": 8.0}
+ELASTIC = {f"elastic at {budget}": budget for budget in ("8x4", "4x8", "8x8", "8x16", "8x32")}
+CODED = {"C8x32": "8x32", "elastic": "8x16"}  # trained row and budget of which one-bit and int8 documents are scored too
+Pool = Callable[[Tensor, Tensor, str], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the run depends on."""
+
+    layers: int
+    base_steps: int
+    steps: int
+    batch_size: int
+    per_group: int
+    learning_rate: float
+    max_tokens: int
+    distillation: float
+    seeds: tuple[int, ...]
+
+    def training(self, seed: int, steps: int, **changes: Any) -> TrainingOptions:
+        settings: dict[str, Any] = {
+            "steps": steps, "batch_size": self.batch_size, "learning_rate": self.learning_rate, "layers": self.layers,
+            "max_tokens": self.max_tokens, "distillation": self.distillation, "save_steps": 50, "seed": seed,
+            "per_group": self.per_group,
+        }  # fmt: skip
+        return TrainingOptions(**{**settings, **changes})
+
+
+class Collection:
+    """A test collection whose texts are tokenised once and whose hidden states below the trained layers lie in a file."""
+
+    def __init__(self, folder: Path, encoder: CrispEncoder, work: Path, layers: int, memory: TrunkMemory) -> None:
+        self.data = load_beir(folder)
+        self.name = self.data.name
+        self.ids, texts = self.data.texts()
+        self.query_ids = list(self.data.queries)
+        self.documents = _batches(encoder, texts, "document")
+        self.queries = _batches(encoder, list(self.data.queries.values()), "query")
+        for side, batches in (("documents", self.documents), ("queries", self.queries)):
+            _remember(encoder, batches, work / f"{self.name}-{side}-{layers}.f16", layers, memory)
+
+
+def _batches(encoder: CrispEncoder, texts: list[str], task: str, tokens: int = 8192) -> list[tuple[list[int], dict]]:
+    """Texts of like length together: (their positions, what the tokenizer makes of them)."""
+    lengths = np.minimum(encoder.count_tokens(texts), encoder.max_document_tokens)
+    order = np.argsort(-lengths, kind="stable")
+    batches, first = [], 0
+    while first < len(order):
+        rows = order[first : first + max(1, tokens // int(lengths[order[first]]))].tolist()
+        batches.append((rows, encoder.model.preprocess([texts[row] for row in rows], task=task)))
+        first += len(rows)
+    return batches
+
+
+def _remember(encoder: CrispEncoder, batches: list, path: Path, layers: int, memory: TrunkMemory) -> None:
+    """Fill the memory with float16 states that lie in a file, which is written in bfloat16 arithmetic if need be."""
+    lengths = [features["attention_mask"].sum(dim=1).tolist() for _, features in batches]
+    total, dim = sum(map(sum, lengths)), encoder.dim
+    done = path.with_suffix(".done")
+    if not done.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        states = np.memmap(path, np.float16, "w+", shape=(total, dim))
+        backbone = encoder.model[0].model
+        at = 0
+        for (_, features), sizes in zip(batches, lengths):
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+                output = backbone(features["input_ids"], features["attention_mask"], output_hidden_states=True)
+            below = output.hidden_states[-1 - layers].half().numpy()
+            for row, size in enumerate(sizes):
+                states[at : at + size] = below[row, :size]
+                at += size
+        states.flush()
+        done.touch()
+    states, at = np.memmap(path, np.float16, "c", shape=(total, dim)), 0
+    for (_, features), sizes in zip(batches, lengths):
+        for row, size in enumerate(sizes):
+            memory.put(features["input_ids"][row, :size], torch.from_numpy(states[at : at + size]))
+            at += size
+
+
+def _vectors(encoder: CrispEncoder, batches: list, task: str, pools: dict[str, Pool]) -> dict[str, list[Tensor]]:
+    """Each pool's vectors of every text, from one pass through the trained layers."""
+    kept: dict[str, dict[int, Tensor]] = {name: {} for name in pools}
+    for rows, features in batches:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            tokens, mask = token_vectors(encoder.model, features, task)
+        for name, pool in pools.items():
+            with torch.inference_mode():
+                vectors, real = pool(tokens.float(), mask, task)
+            for row, own, keep in zip(rows, vectors, real):
+                kept[name][row] = own[keep].clone()
+    return {name: [vectors[row] for row in range(len(vectors))] for name, vectors in kept.items()}
+
+
+def search(queries: list[Tensor], documents: list[Tensor], depth: int = 100) -> Iterator[list[tuple[int, float]]]:
+    """Exact MaxSim: the best (row, score) pairs of each query.  bfloat16 products, float32 sums."""
+    starts = np.concatenate([[0], np.cumsum([len(each) for each in documents])[:-1]])
+    blocks = [slice(first, min(first + 2048, len(documents))) for first in range(0, len(documents), 2048)]
+    for first in range(0, len(queries), 32):
+        part = queries[first : first + 32]
+        stacked = torch.cat(part).bfloat16()
+        cuts = np.concatenate([[0], np.cumsum([len(each) for each in part])[:-1]])
+        scores = np.empty((len(documents), len(part)), np.float32)
+        for block in blocks:
+            similarity = (torch.cat(documents[block]).bfloat16() @ stacked.T).float().numpy()
+            best = np.maximum.reduceat(similarity, starts[block] - starts[block.start], axis=0)
+            scores[block] = np.add.reduceat(best, cuts, axis=1)
+        for column in scores.T:
+            top = np.argsort(-column, kind="stable")[:depth]
+            yield [(int(row), float(column[row])) for row in top]
+
+
+def _figures(collection: Collection, queries: list[Tensor], documents: list[Tensor], bits: int) -> dict[str, Any]:
+    run = {
+        query: [(collection.ids[row], value) for row, value in hits]
+        for query, hits in zip(collection.query_ids, search(queries, documents))
+    }
+    vectors = sum(map(len, documents)) / len(documents)
+    return _means(score_queries(run, collection.data.qrels, collection.data.binary_threshold)) | {
+        "vectors_per_document": round(vectors, 2),
+        "vectors_per_query": round(sum(map(len, queries)) / len(queries), 2),
+        "bytes_per_document": round(vectors * documents[0].shape[1] * bits / 8),
+        "bits": bits,
+    }
+
+
+def _means(values: dict[str, dict[str, float]]) -> dict[str, Any]:
+    means = {name: float(np.mean([each[name] for each in values.values()])) for name in ("nDCG@10", "R@100")}
+    return means | {"per_query": {query: round(each["nDCG@10"], 4) for query, each in values.items()}}
+
+
+def measure(
+    encoder: CrispEncoder, row: str, collection: Collection, config: Config, memory: TrunkMemory, ward: bool
+) -> dict[str, dict[str, Any]]:
+    """Figures of a trained row and of everything that is made of its vectors after the fact."""
+    specs = {row: TRAINED[row]} if row != "elastic" else dict(ELASTIC)
+    if row == "MV":
+        specs |= POSTHOC
+    pools = {name: _pool(parse_pooling(spec, **(SIZES if spec != "1x1" else {}))) for name, spec in specs.items()}
+    if ward:
+        pools |= {name: _ward(factor) for name, factor in WARD.items()}
+    coded = f"elastic at {CODED[row]}" if row == "elastic" else row if row in CODED else None
+    figures = {}
+    with frozen_trunk(encoder.model, config.layers, memory):
+        queries = _vectors(encoder, collection.queries, "query", pools)
+        documents = _vectors(encoder, collection.documents, "document", pools)
+    for name in pools:
+        figures[name] = _figures(collection, queries[name], documents[name], 16)
+        if name == coded:
+            for code, bits, decode in (("int8", 8, _int8), ("1 bit", 1, torch.sign)):
+                coded_documents = [decode(each) for each in documents[name]]
+                figures[f"{name}, {code}"] = _figures(collection, queries[name], coded_documents, bits)
+    return figures
+
+
+def _pool(module: Any) -> Pool:
+    return module.pool_batch if module is not None else lambda tokens, mask, task: (tokens, mask)
+
+
+def _ward(factor: float) -> Pool:
+    """sentence-transformers' pooling: Ward's method over a document's vectors; queries stay whole."""
+    module = HierarchicalTokenPooling(factor)
+
+    def pool(tokens: Tensor, mask: Tensor, task: str) -> tuple[Tensor, Tensor]:
+        if task == "query":
+            return tokens, mask
+        pooled = [module.pool_one(each[keep]) for each, keep in zip(tokens, mask)]
+        padded = torch.nn.utils.rnn.pad_sequence(pooled, batch_first=True)
+        return padded, torch.arange(padded.shape[1]) < torch.tensor([[len(each)] for each in pooled])
+
+    return pool
+
+
+def _int8(vectors: Tensor) -> Tensor:
+    scale = vectors.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / 127
+    return (vectors / scale).round() * scale
+
+
+def gather(data: Path, work: Path, seed: int = 0) -> list[Example]:
+    """Training examples with one mined negative each, kept in a file."""
+    path = work / "examples.jsonl"
+    if path.exists():
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [Example(**{**row, "negatives": tuple(row["negatives"])}) for row in rows]
+    encoder = build_encoder(max_tokens=MINING_TOKENS, **SIZES)
+    examples: list[Example] = []
+    for name, limit in PAIRS.items():
+        dataset = load_beir(data / name, split="train")
+        texts = dataset.texts()[1]
+        pool = random.Random(seed).sample(texts, min(MINING_POOL, len(texts)))
+        pairs = examples_from_judgements(dataset, limit=limit, seed=seed)
+        mined = mine_hard_negatives(pairs, pool, encoder, negatives=1, depth=30, seed=seed)
+        examples += [example for example in mined if example.negatives]
+        _tell(f"{name}: {len(pairs)} pairs mined")
+    work.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(asdict(example)) + "\n" for example in examples), encoding="utf-8")
+    return examples
+
+
+def train_row(
+    row: str, seed: int, config: Config, work: Path, examples: list[Example], memory: TrunkMemory
+) -> tuple[CrispEncoder, dict[str, float]]:
+    """The trained encoder of a row, trained now if it is not there yet."""
+    base, out = work / f"base-{seed}", work / f"{row}-{seed}"
+    if not (base / "crisp_rag.json").exists():
+        _tell(f"base, seed {seed}")
+        options = config.training(seed, config.base_steps)
+        train(build_encoder(pooling="none"), examples, base, options, trunk_memory=memory, resume=True, on_step=_step)
+    if not (out / "crisp_rag.json").exists():
+        _tell(f"training {row}, seed {seed}")
+        spec = TRAINED[row]
+        encoder = load_encoder(base).with_pooling(spec, **(SIZES if spec[0].isdigit() and spec != "1x1" else {}))
+        changes: dict[str, Any] = {"budgets": ELASTIC_BUDGETS} if row == "elastic" else {}
+        options = config.training(seed + 100, config.steps, **changes)
+        train(encoder, examples, out, options, trunk_memory=memory, resume=True, on_step=_step)
+    report = json.loads((out / "training.json").read_text())
+    return load_encoder(out), {"seconds": report["seconds"], "documents_per_second": report["documents_per_second"]}
+
+
+def bm25(collection: Collection) -> dict[str, Any]:
+    """Figures of the lexical baseline."""
+    system = create_system("bm25")
+    ids, texts = collection.data.texts()
+    cost = system.index(ids, texts)
+    runs = system.search(list(collection.data.queries.values()), 100)
+    values = score_queries(dict(zip(collection.query_ids, runs)), collection.data.qrels, collection.data.binary_threshold)
+    return _means(values) | {"vectors_per_document": 0.0, "bytes_per_document": round(cost.bytes / len(ids)), "bits": 0}
+
+
+def dense(encoder: CrispEncoder, collection: Collection, config: Config, memory: TrunkMemory) -> dict[str, dict[str, Any]]:
+    """Figures of all-MiniLM-L6-v2 as its makers use it, one mean-pooled vector a text, as float32 and as int8."""
+
+    def vectors(batches: list) -> list[Tensor]:
+        found: dict[int, Tensor] = {}
+        for rows, features in batches:
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+                tokens = encoder.model[0](dict(features))["token_embeddings"].float()
+            mask = features["attention_mask"].unsqueeze(-1)
+            pooled = torch.nn.functional.normalize((tokens * mask).sum(dim=1) / mask.sum(dim=1), dim=-1)
+            found |= {row: each.unsqueeze(0) for row, each in zip(rows, pooled)}
+        return [found[row] for row in range(len(found))]
+
+    with frozen_trunk(encoder.model, config.layers, memory):
+        queries, documents = vectors(collection.queries), vectors(collection.documents)
+    return {
+        "dense": _figures(collection, queries, documents, 32),
+        "dense, int8": _figures(collection, queries, [_int8(each) for each in documents], 8),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--layers", type=int, default=1)
+    parser.add_argument("--base-steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--batch-size", type=int, default=24)
+    parser.add_argument("--per-group", type=int, default=6)
+    parser.add_argument("--lr", type=float, default=1e-4)
+    parser.add_argument("--max-tokens", type=int, default=96)
+    parser.add_argument("--distillation", type=float, default=1.0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    arguments = parser.parse_args()
+    config = Config(
+        arguments.layers, arguments.base_steps, arguments.steps, arguments.batch_size, arguments.per_group, arguments.lr,
+        arguments.max_tokens, arguments.distillation, tuple(arguments.seeds),
+    )  # fmt: skip
+    work = arguments.work
+    examples = gather(arguments.data, work)
+    memory = TrunkMemory(6000)
+    untrained = build_encoder(pooling="none")
+    collections = [
+        Collection(arguments.data / name, untrained, work / "states", config.layers, memory) for name in COLLECTIONS
+    ]
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": {}}
+    results["config"] = {**asdict(config), "pairs": PAIRS, "examples": len(examples), "torch": torch.__version__}
+    for collection in collections:
+        if collection.name not in results["rows"].get("dense", {}).get("0", {}):
+            for name, figures in {"bm25": bm25(collection), **dense(untrained, collection, config, memory)}.items():
+                results["rows"].setdefault(name, {}).setdefault("0", {})[collection.name] = figures
+                _tell(f"{name}, {collection.name}: nDCG@10 {figures['nDCG@10']:.4f}")
+    todo = [(row, seed) for seed in config.seeds for row in TRAINED if seed == config.seeds[0] or row in ALL_SEEDS]
+    todo.sort(key=lambda item: item[0] not in ALL_SEEDS)  # the rows that are compared come first
+    for row, seed in todo:
+        encoder, cost = train_row(row, seed, config, work, examples, memory)
+        results.setdefault("training", {}).setdefault(row, {})[str(seed)] = cost
+        own = row if row != "elastic" else "elastic at 8x32"
+        for collection in collections:
+            if collection.name in results["rows"].get(own, {}).get(str(seed), {}):
+                continue
+            ward = row == "MV" and seed == config.seeds[0]
+            for name, figures in measure(encoder, row, collection, config, memory, ward).items():
+                results["rows"].setdefault(name, {}).setdefault(str(seed), {})[collection.name] = figures
+                _tell(f"{name}, seed {seed}, {collection.name}: nDCG@10 {figures['nDCG@10']:.4f}")
+            RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def _step(step: int, parts: dict[str, float]) -> None:
+    if step % 20 == 0:
+        _tell(f"step {step}  " + "  ".join(f"{name} {value:.3f}" for name, value in parts.items()))
+
+
+_STARTED = time.perf_counter()
+
+
+def _tell(message: str) -> None:
+    print(f"{time.perf_counter() - _STARTED:6.0f} s  {message}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
