@@ -3,16 +3,18 @@ of data and the same number of steps.
 
 python benchmarks/reproduction.py DATA WORK [--layers 1] [--base-steps 200] [--steps 120] [--seeds 0 1]
 
-DATA holds the BEIR folders.  WORK keeps mined negatives, hidden states, checkpoints and figures: run it again and it
-goes on where it stopped.  Each row starts from the same unpruned model (MV), as in the paper, and so does the MV row
-itself, which trains on for the same steps.  Writes benchmarks/results/reproduction.json after every row; then
-``python benchmarks/reproduction_report.py`` draws the plot and writes the table into the docs.
+DATA holds the BEIR folders.  WORK keeps mined negatives, hidden states and checkpoints: run it again and it goes on
+where it stopped; with ``--rows``, two processes share the work.  Each row starts from the same unpruned model (MV), as
+in the paper, and so does the MV row itself, which trains on for the same steps.  Results go to
+benchmarks/results/reproduction.json after every row; then ``python benchmarks/reproduction_report.py`` draws the plot
+and writes the table into the docs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -248,6 +250,19 @@ def gather(data: Path, work: Path, seed: int = 0) -> list[Example]:
     return examples
 
 
+def remember_examples(
+    encoder: CrispEncoder, examples: list[Example], folder: Path, config: Config, memory: TrunkMemory
+) -> None:
+    """Hidden states of all training texts, once for all rows."""
+    read, encoder.model.max_seq_length = encoder.model.max_seq_length, config.max_tokens
+    queries = list(dict.fromkeys(example.query for example in examples))
+    documents = list(dict.fromkeys(text for example in examples for text in (example.positive, *example.negatives)))
+    for side, texts in (("query", queries), ("document", documents)):
+        path = folder / f"examples-{side}-{config.layers}-{config.max_tokens}.f16"
+        _remember(encoder, _batches(encoder, texts, side), path, config.layers, memory)
+    encoder.model.max_seq_length = read
+
+
 def train_row(
     row: str, seed: int, config: Config, work: Path, examples: list[Example], memory: TrunkMemory
 ) -> tuple[CrispEncoder, dict[str, float]]:
@@ -312,6 +327,7 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=96)
     parser.add_argument("--distillation", type=float, default=1.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--rows", nargs="+", choices=list(TRAINED), help="These alone; all of them if not given.")
     arguments = parser.parse_args()
     config = Config(
         arguments.layers, arguments.base_steps, arguments.steps, arguments.batch_size, arguments.per_group, arguments.lr,
@@ -326,12 +342,15 @@ def main() -> None:
     ]
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": {}}
     results["config"] = {**asdict(config), "pairs": PAIRS, "examples": len(examples), "torch": torch.__version__}
+    remember_examples(untrained, examples, work / "states", config, memory)
     for collection in collections:
         if collection.name not in results["rows"].get("dense", {}).get("0", {}):
             for name, figures in {"bm25": bm25(collection), **dense(untrained, collection, config, memory)}.items():
                 results["rows"].setdefault(name, {}).setdefault("0", {})[collection.name] = figures
                 _tell(f"{name}, {collection.name}: nDCG@10 {figures['nDCG@10']:.4f}")
+            _save(results)
     todo = [(row, seed) for seed in config.seeds for row in TRAINED if seed == config.seeds[0] or row in ALL_SEEDS]
+    todo = [(row, seed) for row, seed in todo if not arguments.rows or row in arguments.rows]
     todo.sort(key=lambda item: item[0] not in ALL_SEEDS)  # the rows that are compared come first
     for row, seed in todo:
         encoder, cost = train_row(row, seed, config, work, examples, memory)
@@ -344,7 +363,23 @@ def main() -> None:
             for name, figures in measure(encoder, row, collection, config, memory, ward).items():
                 results["rows"].setdefault(name, {}).setdefault(str(seed), {})[collection.name] = figures
                 _tell(f"{name}, seed {seed}, {collection.name}: nDCG@10 {figures['nDCG@10']:.4f}")
-            RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+            results = _save(results)
+
+
+def _save(results: dict[str, Any]) -> dict[str, Any]:
+    """Write the results together with what another process has written since, and return both."""
+    others = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    results = _merge(others, results)
+    written = RESULTS.with_suffix(f".{os.getpid()}.tmp")
+    written.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    written.replace(RESULTS)
+    return results
+
+
+def _merge(old: Any, new: Any) -> Any:
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return new
+    return old | {key: _merge(old[key], value) if key in old else value for key, value in new.items()}
 
 
 def _step(step: int, parts: dict[str, float]) -> None:

@@ -111,3 +111,19 @@ def test_unsupported_files_are_listed_and_fail_a_strict_run(tmp_path):
     report = json.loads(done.stdout)
     assert report["files"] == 1
     assert [Path(item["path"]).name for item in report["skipped"]] == ["b.xyz"]
+
+
+def test_a_budget_is_chosen_when_an_index_is_made_and_needs_no_mention_later(tmp_path: Path) -> None:
+    folder = tmp_path / "small.crisp"
+    source = CORPUS / "handbook" / "refunds.md"
+    done = crisp_rag("index", str(source), "--index", str(folder), "--budget", "4x8")
+    assert done.returncode == 0 and "4x8 query x document" in done.stderr, done.stderr
+    info = json.loads(crisp_rag("info", "--index", str(folder), "--json").stdout)
+    assert info["pooling"] == "4x8" and info["vectors_per_passage"] <= 8
+    hits = json.loads(crisp_rag("search", "refund", "--index", str(folder), "--json").stdout)
+    assert hits and hits[0]["metadata"]["source"].endswith("refunds.md")
+
+
+def test_a_budget_that_is_none_is_an_error_that_lists_what_there_is(tmp_path: Path) -> None:
+    done = crisp_rag("index", str(CORPUS), "--index", str(tmp_path / "x"), "--budget", "many")
+    assert done.returncode == 2 and "8x32" in done.stderr
