@@ -236,9 +236,7 @@ class Store:
 
     def scan(self) -> Iterator[Record]:
         """Every record, checked, in insertion order."""
-        with self.guarded():
-            for values in self.connection.execute(f"SELECT {_COLUMNS} FROM passages ORDER BY row"):
-                yield self._record(values)
+        yield from map(self._record, self._select(_COLUMNS, "1 ORDER BY row", ()))
 
     def places(self) -> list[tuple[int, int, int, int]]:
         """(segment, row, start, count) of every passage, by segment and start."""
@@ -246,7 +244,13 @@ class Store:
 
     def _select(self, columns: str, condition: str, parameters: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
         with self.guarded():
-            yield from self.connection.execute(f"SELECT {columns} FROM passages WHERE {condition}", parameters)
+            cursor = self.connection.execute(f"SELECT {columns} FROM passages WHERE {condition}", parameters)
+        while True:
+            with self.guarded():  # not around the yield: who stops in the middle would keep the connection in use
+                found = cursor.fetchmany(_MANY)
+            if not found:
+                return
+            yield from found
 
     def _record(self, values: tuple[Any, ...]) -> Record:
         row, id_, text, context, metadata, segment, start, count, digest = values

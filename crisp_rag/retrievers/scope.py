@@ -16,8 +16,10 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from crisp_rag.errors import InvalidInputError
 from crisp_rag.index import CrispIndex, Hit, Passage
 from crisp_rag.index.types import Where
 from crisp_rag.retrievers.gathering import gatherer
@@ -117,6 +119,16 @@ class ScopedIndex:
     def delete(self, ids: Iterable[str] | None = None, where: Where | None = None) -> int:
         """As :meth:`CrispIndex.delete`, within the bound filter; one of the two arguments is needed."""
         return self.index.delete(ids, where if ids is None and where is None else self.narrowed(where))
+
+    def copy_to(self, path: str | Path) -> Path:
+        """As :meth:`CrispIndex.copy_to`.
+
+        Raises:
+            InvalidInputError: within a bound filter, because a copy has the whole index.
+        """
+        if self.where is not None:
+            raise InvalidInputError("What has a bound filter cannot be copied: the copy would hold the whole index.")
+        return self.index.copy_to(path)
 
     def _marked(self, passage: Passage) -> Passage:
         if not isinstance(passage.metadata, Mapping) or self._marks.keys() <= passage.metadata.keys():

@@ -130,9 +130,7 @@ class CrispVectorStore(VectorStore):
             IndexExistsError: if there is anything but an older copy of this index.
             InvalidInputError: for a store with a bound filter, because a copy has the whole index.
         """
-        if self._scope.where is not None:
-            raise InvalidInputError("A store with a bound filter cannot be saved: a copy would hold the whole index.")
-        self.index.copy_to(folder_path)
+        self._scope.copy_to(folder_path)
 
     @classmethod
     def load_local(
