@@ -243,3 +243,35 @@ def test_callbacks_see_one_retrieval_with_its_nodes(index: CrispIndex) -> None:
     ((start, end),) = handler.get_event_pairs(CBEventType.RETRIEVE)
     assert start.payload["query_str"] == "parcel"
     assert len(end.payload["nodes"]) == 2
+
+
+def test_a_narrowed_retriever_has_its_own_k_and_filters_and_leaves_the_first_as_it_was(index: CrispIndex) -> None:
+    retriever = CrispRetriever(index, 5, where={"year": {"$gte": 2023}})
+    narrowed = retriever.narrowed(similarity_top_k=1, filters=equals("team", "logistics"))
+    assert ids(narrowed.retrieve("parcel shipping")) == ["ship"]
+    assert ids(narrowed.narrowed(where={"year": 2025}).retrieve("parcel shipping")) == ["abroad"]
+    assert ids(retriever.narrowed(node_ids=["hours", "gift"]).narrowed(node_ids=["gift", "hours"]).retrieve("a")) == ["hours"]
+    assert len(retriever.retrieve("parcel shipping")) == 4
+    assert ids(asyncio.run(narrowed.aretrieve("parcel shipping"))) == ["ship"]
+
+
+def test_events_show_the_retrieval_with_its_scores(index: CrispIndex) -> None:
+    from llama_index.core.instrumentation import get_dispatcher
+    from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+
+    seen: list[Any] = []
+
+    class Listener(BaseEventHandler):
+        def handle(self, event: Any, **kwargs: Any) -> None:
+            seen.append(event)
+
+    listener = Listener()
+    get_dispatcher().add_event_handler(listener)
+    try:
+        CrispRetriever(index, 2).retrieve("parcel shipping")
+        asyncio.run(CrispRetriever(index, 2).aretrieve("parcel shipping"))
+    finally:
+        get_dispatcher().event_handlers.remove(listener)
+    ends = [event for event in seen if event.class_name() == "RetrievalEndEvent"]
+    scores = [hit.score for hit in index.search("parcel shipping", 2)]
+    assert [[node.score for node in event.nodes] for event in ends] == [scores, scores]
