@@ -133,7 +133,7 @@ class ScopedIndex:
     def _marked(self, passage: Passage) -> Passage:
         if not isinstance(passage.metadata, Mapping) or self._marks.keys() <= passage.metadata.keys():
             return passage
-        return replace(passage, metadata={**passage.metadata, **{k: v for k, v in self._marks.items() if k not in passage.metadata}})
+        return replace(passage, metadata={**passage.metadata, **self._marks, **passage.metadata})
 
 
 def _equalities(where: Mapping[str, Any]) -> dict[str, Any]:

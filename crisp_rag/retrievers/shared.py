@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crisp_rag.index import CrispIndex, Passage
 from crisp_rag.index.filters import check_filter, predicate

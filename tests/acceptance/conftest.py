@@ -52,7 +52,10 @@ class LocalModel:
                 message = model.answer(request)
                 if request.get("stream"):
                     chunks = [{**message, "tool_calls": message.get("tool_calls")}, {}]
-                    body = "".join(f"data: {json.dumps(model.wrapped(delta=chunk))}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+                    body = (
+                        "".join(f"data: {json.dumps(model.wrapped(delta=chunk))}\n\n" for chunk in chunks)
+                        + "data: [DONE]\n\n"
+                    )
                     self.reply(body, "text/event-stream")
                 else:
                     self.reply(json.dumps(model.wrapped(message=message)), "application/json")
@@ -90,7 +93,8 @@ class LocalModel:
             function = request["tools"][0]["function"]
             (argument,) = list(function["parameters"]["properties"])[:1]
             call = {"name": function["name"], "arguments": json.dumps({argument: question})}
-            return {"role": "assistant", "content": None, "tool_calls": [{"index": 0, "id": "call-1", "type": "function", "function": call}]}
+            calls = [{"index": 0, "id": "call-1", "type": "function", "function": call}]
+            return {"role": "assistant", "content": None, "tool_calls": calls}
         return {"role": "assistant", "content": self.read("\n".join(map(text_of, messages)), question)}
 
     def read(self, prompt: str, question: str) -> str:

@@ -33,7 +33,12 @@ def joined(documents: list[Document]) -> str:
 
 def with_sources(retriever: Any, model: Any) -> Any:
     """The chain of LangChain's own guide: the answer, and the documents that it was made from."""
-    answer = RunnablePassthrough.assign(context=itemgetter("documents") | RunnableLambda(joined)) | PROMPT | model | StrOutputParser()
+    answer = (
+        RunnablePassthrough.assign(context=itemgetter("documents") | RunnableLambda(joined))
+        | PROMPT
+        | model
+        | StrOutputParser()
+    )
     return RunnableParallel(documents=retriever, question=RunnablePassthrough()).assign(answer=answer)
 
 
@@ -134,7 +139,9 @@ def test_an_ensemble_with_bm25_finds_what_either_finds(shop: CrispIndex, bm25: A
     for query in ("E-4417", "How do I get my money back?"):
         found = [document.page_content for document in ensemble.invoke(query)]
         assert found == [document.page_content for document in asyncio.run(ensemble.ainvoke(query))]
-        assert {shop_texts[id_] for id_, _ in bm25.search(query)} | {d.page_content for d in crisp.invoke(query)} == set(found)
+        assert {shop_texts[id_] for id_, _ in bm25.search(query)} | {d.page_content for d in crisp.invoke(query)} == set(
+            found
+        )
     assert ensemble.invoke("E-4417")[0].page_content == shop_texts["E-4417"]
 
 

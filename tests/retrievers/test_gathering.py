@@ -97,7 +97,14 @@ def test_an_error_is_the_error_of_its_own_query(tmp_path: Path, fill: Any, encod
         raise KeyError("year")
 
     async def ask(index: CrispIndex) -> list[Any]:
-        calls = [("parcel", 2, None), ("watch", 2, None), ("days", 2, broken), ("days", 2, None), (" ", 2, None), ("a", 0, None)]
+        calls = [
+            ("parcel", 2, None),
+            ("watch", 2, None),
+            ("days", 2, broken),
+            ("days", 2, None),
+            (" ", 2, None),
+            ("a", 0, None),
+        ]
         search = gatherer(index).search
         return await asyncio.gather(*(search(index, *call) for call in calls), return_exceptions=True)
 
@@ -142,7 +149,9 @@ def test_what_waits_while_all_workers_are_busy_becomes_one_batch(gated: CrispInd
 def test_a_cancelled_search_ends_at_once_and_harms_nobody(gated: CrispIndex, gate_encoder: Any) -> None:
     async def ask() -> list[Hit]:
         search = gatherer(gated).search
-        first, second, third = (asyncio.create_task(search(gated, query, 2, None)) for query in ("a", "b", "parcel shipping"))
+        first, second, third = (
+            asyncio.create_task(search(gated, query, 2, None)) for query in ("a", "b", "parcel shipping")
+        )
         second.cancel()  # before it began
         await until(lambda: bool(gate_encoder.queries))
         first.cancel()  # inside the encoder

@@ -53,9 +53,7 @@ def test_relevance_scores_lie_between_zero_and_one_and_keep_the_order(store: Cri
 def test_a_text_asked_for_word_by_word_has_relevance_one_and_a_threshold_keeps_it(store: CrispVectorStore) -> None:
     ((document, relevance),) = store.similarity_search_with_relevance_scores("repair of a watch takes two weeks", k=1)
     assert document.id == "repair" and relevance == pytest.approx(1, abs=1e-3)
-    retriever = store.as_retriever(
-        search_type="similarity_score_threshold", search_kwargs={"score_threshold": 0.9, "k": 6}
-    )
+    retriever = store.as_retriever(search_type="similarity_score_threshold", search_kwargs={"score_threshold": 0.9, "k": 6})
     assert ids(retriever.invoke("repair of a watch takes two weeks")) == ["repair"]
     assert ids(asyncio.run(retriever.ainvoke("repair of a watch takes two weeks"))) == ["repair"]
     assert [ids(found) for found in retriever.batch(["repair of a watch takes two weeks"])] == [["repair"]]

@@ -250,7 +250,9 @@ def test_a_narrowed_retriever_has_its_own_k_and_filters_and_leaves_the_first_as_
     narrowed = retriever.narrowed(similarity_top_k=1, filters=equals("team", "logistics"))
     assert ids(narrowed.retrieve("parcel shipping")) == ["ship"]
     assert ids(narrowed.narrowed(where={"year": 2025}).retrieve("parcel shipping")) == ["abroad"]
-    assert ids(retriever.narrowed(node_ids=["hours", "gift"]).narrowed(node_ids=["gift", "hours"]).retrieve("a")) == ["hours"]
+    assert ids(retriever.narrowed(node_ids=["hours", "gift"]).narrowed(node_ids=["gift", "hours"]).retrieve("a")) == [
+        "hours"
+    ]
     assert len(retriever.retrieve("parcel shipping")) == 4
     assert ids(asyncio.run(narrowed.aretrieve("parcel shipping"))) == ["ship"]
 

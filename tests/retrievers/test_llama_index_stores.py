@@ -33,6 +33,7 @@ from crisp_rag.retrievers.llama_index import CrispRetriever, CrispVectorIndex, C
 
 SPLITTER = SentenceSplitter(chunk_size=60, chunk_overlap=0)
 LONG = "The first parcel is red and it weighs two kilos and a half. The second parcel is blue and it weighs far more. " * 5
+WRONG = MetadataFilters(filters=[MetadataFilter(key="a", value="x", operator=FilterOperator.IN)])
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ class TestVectorStore:
             VectorStoreQuery(query_str=" "),
             VectorStoreQuery(query_str="a", similarity_top_k=0),
             VectorStoreQuery(query_str="a", mode=VectorStoreQueryMode.MMR),
-            VectorStoreQuery(query_str="a", filters=MetadataFilters(filters=[MetadataFilter(key="a", value="x", operator=FilterOperator.IN)])),
+            VectorStoreQuery(query_str="a", filters=WRONG),
         ],
     )
     def test_a_query_that_cannot_be_answered_is_refused(self, index: CrispIndex, query: VectorStoreQuery) -> None:
@@ -229,7 +230,11 @@ class TestManagedIndex:
         assert [node.text for node in made.as_retriever().retrieve("a")] == ["alpha"]
         with pytest.raises(IndexExistsError):
             CrispVectorIndex.from_documents(documents, path=tmp_path / "i", encoder=encoder)
-        for places in ({}, {"path": tmp_path / "j", "index": made.index}, {"storage_context": StorageContext.from_defaults()}):
+        for places in (
+            {},
+            {"path": tmp_path / "j", "index": made.index},
+            {"storage_context": StorageContext.from_defaults()},
+        ):
             with pytest.raises(InvalidInputError):
                 CrispVectorIndex.from_documents(documents, **places)
 

@@ -12,7 +12,9 @@ from crisp_rag.index import CrispIndex
 from crisp_rag.retrievers.reranking import Reranker
 
 
-def test_a_reranker_gives_the_scores_of_the_index(index: CrispIndex, encoder: Any, texts: dict[str, str], query: str) -> None:
+def test_a_reranker_gives_the_scores_of_the_index(
+    index: CrispIndex, encoder: Any, texts: dict[str, str], query: str
+) -> None:
     ranked = Reranker(encoder).rank(query, list(texts.values()))
     names = list(texts)
     hits = {hit.id: hit for hit in index.search(query, k=6)}
@@ -32,7 +34,9 @@ def test_equal_texts_keep_their_order_and_blank_ones_come_last(encoder: Any) -> 
 
 
 def test_the_default_encoder_is_used_where_none_is_given(default_encoder: Any) -> None:
-    ranked = Reranker().rank("When do I get my money back?", ["The shop opens at nine.", "Refunds are paid within five days."])
+    ranked = Reranker().rank(
+        "When do I get my money back?", ["The shop opens at nine.", "Refunds are paid within five days."]
+    )
     assert [number for number, *_ in ranked] == [1, 0]
     assert Reranker(default_encoder).rank("money", ["cash"])[0][1] == pytest.approx(Reranker().rank("money", ["cash"])[0][1])
 
@@ -49,7 +53,7 @@ class TestLangChain:
 
     def test_the_best_come_first_as_copies_with_their_relevance(self, documents: list[Any], make: Any, encoder: Any) -> None:
         best = make(encoder=encoder, top_n=2).compress_documents(documents, "repair of a watch")
-        assert [document.id for document in best][0] == "repair" and len(best) == 2
+        assert best[0].id == "repair" and len(best) == 2
         assert best[0].metadata == {"id": "repair", "relevance_score": best[0].metadata["relevance_score"]}
         assert 0 < best[1].metadata["relevance_score"] < best[0].metadata["relevance_score"] <= 1.001
         assert all("relevance_score" not in document.metadata for document in documents)
@@ -71,7 +75,9 @@ class TestLangChain:
     ) -> None:
         retrievers = pytest.importorskip("langchain_classic.retrievers")
         runnables = pytest.importorskip("langchain_core.runnables")
-        keyword = runnables.RunnableLambda(lambda query: [d for d in documents if set(query.split()) & set(d.page_content.split())])
+        keyword = runnables.RunnableLambda(
+            lambda query: [d for d in documents if set(query.split()) & set(d.page_content.split())]
+        )
         retriever = retrievers.ContextualCompressionRetriever(
             base_compressor=make(encoder=encoder, top_n=1), base_retriever=keyword
         )

@@ -117,7 +117,9 @@ def test_documents_come_back_whole_after_a_trip_through_llama_index(shared: Cris
 @pytest.mark.parametrize(
     "node",
     [
-        TextNode(id_="n", text="alpha", metadata_template="{key}={value}", text_template="{content}", metadata_separator=";"),
+        TextNode(
+            id_="n", text="alpha", metadata_template="{key}={value}", text_template="{content}", metadata_separator=";"
+        ),
         IndexNode(id_="n", text="alpha", index_id="table-7"),
         ImageNode(id_="n", text="alpha", image_path="a.png", image="aGVsbG8="),
         Node(id_="n", text_resource={"text": "alpha", "mimetype": "text/markdown"}),
@@ -137,7 +139,9 @@ def test_every_kind_of_node_comes_back_as_its_kind(shared: CrispIndex, node: Bas
 
 def test_the_nodes_of_parsers_keep_their_neighbours_and_parents(shared: CrispIndex, texts: dict[str, str]) -> None:
     document = LlamaDocument(id_="doc", text=". ".join(texts.values()) + ".", metadata={"title": "Shop"})
-    for parser in (SentenceSplitter(chunk_size=16, chunk_overlap=0, include_metadata=False), HierarchicalNodeParser.from_defaults(chunk_sizes=[64, 32], chunk_overlap=0)):
+    flat = SentenceSplitter(chunk_size=16, chunk_overlap=0, include_metadata=False)
+    deep = HierarchicalNodeParser.from_defaults(chunk_sizes=[64, 32], chunk_overlap=0)
+    for parser in (flat, deep):
         parsed = parser.get_nodes_from_documents([document])
         store = llama_index.CrispVectorStore(shared)
         assert len(parsed) > 2 and store.get_nodes(store.add(parsed)) == parsed

@@ -60,9 +60,7 @@ def shared(tmp_path: Path, encoder: Any) -> Iterator[CrispIndex]:
     """Two tenants, each with a document of two passages; both documents have the id "doc"."""
     with CrispIndex.create(tmp_path / "shared", encoder) as index:
         for tenant in "ab":
-            index.add(
-                Passage(f"{tenant}{n}", f"secret plan {n}", {"tenant": tenant, "ref_doc_id": "doc"}) for n in (1, 2)
-            )
+            index.add(Passage(f"{tenant}{n}", f"secret plan {n}", {"tenant": tenant, "ref_doc_id": "doc"}) for n in (1, 2))
         yield index
 
 

@@ -55,8 +55,6 @@ class CrispReranker(BaseDocumentCompressor):
         """
         ranked = self._reranker.rank(query, [document.page_content for document in documents])
         return [
-            documents[number].model_copy(
-                update={"metadata": {**documents[number].metadata, "relevance_score": relevance}}
-            )
+            documents[number].model_copy(update={"metadata": {**documents[number].metadata, "relevance_score": relevance}})
             for number, _, relevance in ranked[: self.top_n]
         ]

@@ -48,7 +48,8 @@ def passages_from_nodes(nodes: Iterable[BaseNode]) -> list[Passage]:
 
 def with_text(nodes: Iterable[BaseNode]) -> list[BaseNode]:
     """The nodes that have text; the others are passed over with a warning, as LlamaIndex's own index does."""
-    kept, blank = [], []
+    kept: list[BaseNode] = []
+    blank: list[BaseNode] = []
     for node in nodes:
         (kept if node.get_content(MetadataMode.NONE).strip() else blank).append(node)
     if blank:

@@ -131,9 +131,7 @@ class CrispVectorStore(BasePydanticVectorStore):
         narrower = ScopedIndex(self._scope.index, self._scope.narrowed(where))
         return [node_from(passage) for passage in narrower.get(id_list("node_ids", node_ids))]
 
-    async def aget_nodes(
-        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
-    ) -> list[BaseNode]:
+    async def aget_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
         """As :meth:`get_nodes`."""
         return await asyncio.to_thread(self.get_nodes, node_ids, filters)
 
