@@ -381,6 +381,7 @@ class CrispIndex:
 
         Raises:
             IndexExistsError: if there is anything else at the path.
+            IndexLockedError: if another process is writing.
         """
         self._check_open()
         with self._lock.held():

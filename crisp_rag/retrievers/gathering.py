@@ -100,7 +100,13 @@ class Gatherer:
                 if not batch:
                     self._busy -= 1
                     return
-            _answer([request for request in batch if request.answer.set_running_or_notify_cancel()])
+            taken = [request for request in batch if request.answer.set_running_or_notify_cancel()]
+            try:
+                _answer(taken)
+            except BaseException as error:  # an encoder that gives too few arrays, say: nobody is left waiting
+                for request in taken:
+                    if not request.answer.done():
+                        request.answer.set_exception(error)
 
 
 def _answer(batch: Sequence[_Request]) -> None:

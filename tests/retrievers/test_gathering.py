@@ -117,6 +117,21 @@ def test_an_error_is_the_error_of_its_own_query(tmp_path: Path, fill: Any, encod
     assert isinstance(blank, InvalidInputError) and isinstance(none, InvalidInputError)
 
 
+def test_an_encoder_that_gives_too_few_arrays_leaves_nobody_waiting(tmp_path: Path, fill: Any, encoder: Any) -> None:
+    class Short(type(encoder)):
+        def encode_query(self, texts: Any, **options: Any) -> Any:
+            return super().encode_query(texts)[:1]
+
+    async def ask(index: CrispIndex) -> list[Any]:
+        search = gatherer(index).search
+        calls = (search(index, "parcel", 2, None) for _ in range(3))
+        return await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 20)
+
+    with fill(tmp_path / "i", Short()) as index:
+        assert [type(answer) for answer in asyncio.run(ask(index))] == [IndexError] * 3
+        assert len(asyncio.run(gatherer(index).search(index, "parcel", 2, None))) == 2
+
+
 def test_searches_of_different_moments_run_side_by_side(gated: CrispIndex, gate_encoder: Any) -> None:
     async def ask() -> list[list[Hit]]:
         tasks = []

@@ -270,8 +270,9 @@ def test_the_bound_filter_is_no_configurable_field_and_no_attribute_to_set(share
     for name in ("where", "index"):
         with pytest.raises(InvalidInputError, match="bound"):
             retriever.configurable_fields(**{name: ConfigurableField(id=name)})
-    with pytest.raises(ValidationError, match="frozen"):
-        retriever.where = None
+    for name in ("where", "index"):
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(retriever, name, None)
 
 
 def test_a_retriever_without_a_filter_may_get_its_tenant_from_the_servers_config(shared: CrispIndex) -> None:
@@ -284,6 +285,7 @@ def test_a_retriever_without_a_filter_may_get_its_tenant_from_the_servers_config
 
 def test_changing_the_dict_that_was_bound_changes_nothing(shared: CrispIndex) -> None:
     bound: dict[str, Any] = {"tenant": {"$in": ["a"]}}
+    configured = langchain.CrispRetriever(index=shared, where=bound).configurable_fields(k=ConfigurableField(id="k"))
     views = [
         langchain.CrispRetriever(index=shared, where=bound),
         langchain.CrispVectorStore(shared, bound),
@@ -296,6 +298,8 @@ def test_changing_the_dict_that_was_bound_changes_nothing(shared: CrispIndex) ->
     for view in views:
         scope = view if isinstance(view, ScopedIndex) else view._scope
         assert {hit.id for hit in scope.search("secret", 9)} == A
+    found = configured.invoke("secret", config={"configurable": {"k": 9}})
+    assert {document.id for document in found} == A
 
 
 def test_a_batch_of_one_tenant_never_answers_another(shared: CrispIndex) -> None:

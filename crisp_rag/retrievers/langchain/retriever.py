@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,7 @@ class CrispRetriever(BaseRetriever):
         pydantic.ValidationError: (a ValueError) for k below 1 or a malformed ``where``.
     """
 
-    index: CrispIndex
+    index: CrispIndex = Field(frozen=True)
     k: int = Field(default=10, ge=1)
     where: dict[str, Any] | Callable[[dict[str, Any]], bool] | None = Field(default=None, frozen=True)
 
@@ -60,7 +61,7 @@ class CrispRetriever(BaseRetriever):
     @classmethod
     def _check_where(cls, where: Any) -> Any:
         check_filter(where)
-        return where
+        return where if callable(where) else copy.deepcopy(where)  # changing the caller's dict changes nothing here
 
     def model_post_init(self, context: Any, /) -> None:
         """Bind the filter."""
