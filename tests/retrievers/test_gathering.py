@@ -124,11 +124,12 @@ def test_an_encoder_that_gives_too_few_arrays_leaves_nobody_waiting(tmp_path: Pa
 
     async def ask(index: CrispIndex) -> list[Any]:
         search = gatherer(index).search
-        calls = (search(index, "parcel", 2, None) for _ in range(3))
+        filters = (None, None, lambda metadata: True, lambda metadata: True)
+        calls = (search(index, "parcel", 2, where) for where in filters)
         return await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 20)
 
     with fill(tmp_path / "i", Short()) as index:
-        assert [type(answer) for answer in asyncio.run(ask(index))] == [IndexError] * 3
+        assert [type(answer) for answer in asyncio.run(ask(index))] == [list, list, IndexError, IndexError]
         assert len(asyncio.run(gatherer(index).search(index, "parcel", 2, None))) == 2
 
 
