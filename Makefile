@@ -7,7 +7,7 @@ DEMO := .demo/handbook.crisp
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo install test test-all lint clean
+.PHONY: demo install test test-all test-lowest test-newest test-matrix lint clean
 
 demo: $(STAMP)
 	@$(BIN)/crisp-rag index examples/corpus --index $(DEMO)
@@ -23,6 +23,23 @@ test: $(STAMP)
 test-all: $(STAMP)
 	@$(BIN)/python -m pytest -m "slow or not slow"
 
+# The adapters and the acceptance tests with the lowest and the newest supported versions of both frameworks,
+# each in an environment of its own.
+ADAPTER_TESTS := tests/retrievers tests/acceptance tests/test_docs.py
+
+test-matrix: test-lowest test-newest
+
+test-lowest test-newest: test-%: .matrix/%/.installed
+	@echo "With $$(.matrix/$*/bin/pip freeze | grep -E '^(langchain|llama-index)-core==' | paste -sd ' ')"
+	@.matrix/$*/bin/python -m pytest $(ADAPTER_TESTS)
+
+.PRECIOUS: .matrix/%/.installed
+.matrix/%/.installed: pyproject.toml constraints-%.txt
+	@$(PYTHON) -m venv .matrix/$*
+	@echo "Installing into .matrix/$* (the first time takes a minute or two) ..."
+	@.matrix/$*/bin/pip install --quiet --constraint constraints-$*.txt --editable ".[dev]"
+	@touch $@
+
 lint: $(STAMP)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check crisp_rag tests && $(BIN)/mypy
 
@@ -33,4 +50,4 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) .demo build *.egg-info
+	rm -rf $(VENV) .matrix .demo build *.egg-info

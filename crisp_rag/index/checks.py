@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from crisp_rag.errors import InvalidInputError
+from crisp_rag.index.filters import predicate
 from crisp_rag.index.segments import DTYPE
 from crisp_rag.index.store import encode_metadata
-from crisp_rag.index.types import Passage
+from crisp_rag.index.types import Passage, Where
 
 
 def passages_from_texts(
@@ -43,6 +44,11 @@ def check_k(k: int) -> None:
         raise InvalidInputError(f"k is a whole number of at least 1, got {k!r}.")
 
 
+def check_query(query: str) -> None:
+    if not isinstance(query, str) or not query.strip():
+        raise InvalidInputError("A query needs words: got an empty or blank one.")
+
+
 def check_passages(passages: Sequence[Passage]) -> None:
     seen: set[str] = set()
     blank, twice = [], []
@@ -67,6 +73,17 @@ def check_passages(passages: Sequence[Passage]) -> None:
         raise InvalidInputError(f"Ids given twice in one batch: {_some(twice)}.")
     if blank:
         raise InvalidInputError(f"Passages without text, or whose text is no string: {_some(blank)}. Nothing was added.")
+
+
+def check_within(passages: Sequence[Passage], where: Where | None, *, there: bool = False) -> None:
+    """Refuse passages that a writer's filter does not keep; ``there``: they are in the index, about to be replaced."""
+    if where is None:
+        return
+    keeps = predicate(where)
+    if outside := [passage.id for passage in passages if not keeps(dict(passage.metadata))]:
+        if there:
+            raise InvalidInputError(f"Ids that are taken by passages outside of the bound filter: {_some(outside)}.")
+        raise InvalidInputError(f"Passages that the bound filter does not keep: {_some(outside)}. Nothing was added.")
 
 
 def check_vectors(passages: Sequence[Passage], vectors: Sequence[np.ndarray], dim: int) -> list[np.ndarray]:

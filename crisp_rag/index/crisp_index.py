@@ -29,8 +29,17 @@ from crisp_rag.errors import (
     InvalidInputError,
 )
 from crisp_rag.index.backend import ExactBackend, SegmentView, Snapshot, starts_of
-from crisp_rag.index.checks import check_k, check_passages, check_vectors, passages_from_texts, vector_problem
-from crisp_rag.index.filters import check_filter, parse_filter, to_sql
+from crisp_rag.index.checks import (
+    check_k,
+    check_passages,
+    check_query,
+    check_vectors,
+    check_within,
+    passages_from_texts,
+    vector_problem,
+)
+from crisp_rag.index.copying import copy_index
+from crisp_rag.index.filters import check_filter, parse_filter, predicate, to_sql
 from crisp_rag.index.locking import WriterLock
 from crisp_rag.index.segments import DTYPE
 from crisp_rag.index.store import Record, Store
@@ -208,7 +217,10 @@ class CrispIndex:
         self.close()
 
     def close(self) -> None:
-        """Release files.  Using the index afterwards raises IndexClosedError; closing again does nothing."""
+        """Release files.  Using the index afterwards raises IndexClosedError; closing again does nothing.
+
+        Other threads' searches that read at this moment are waited for; those that go on afterwards get the error.
+        """
         if not self._closed:
             self._closed = True
             self._store.close()
@@ -264,6 +276,7 @@ class CrispIndex:
         *,
         vectors: Sequence[np.ndarray] | None = None,
         show_progress: bool = False,
+        where: Where | None = None,
     ) -> list[str]:
         """Add passages in one commit, all or nothing.  A passage whose id exists replaces it.
 
@@ -271,6 +284,8 @@ class CrispIndex:
             passages: What to add.
             vectors: A (vectors, dim) array a passage, encoded here by default.
             show_progress: Draw a progress bar on stderr.
+            where: A filter that says what this writer may touch: a passage that it does not keep is neither
+                added nor replaced.
 
         Returns:
             The ids, in order.  When this returns, the passages are on disk.
@@ -279,7 +294,7 @@ class CrispIndex:
             InvalidInputError: naming the passages that cannot be added; nothing was written.
             IndexLockedError: if another process is writing.
         """
-        return self.replace((), passages, vectors=vectors, show_progress=show_progress)
+        return self.replace((), passages, vectors=vectors, show_progress=show_progress, where=where)
 
     def replace(
         self,
@@ -288,11 +303,17 @@ class CrispIndex:
         *,
         vectors: Sequence[np.ndarray] | None = None,
         show_progress: bool = False,
+        where: Where | None = None,
     ) -> list[str]:
-        """Delete ids and add passages in one commit; arguments as :meth:`add`."""
+        """Delete ids and add passages in one commit; arguments as :meth:`add`.
+
+        Ids of passages that ``where`` does not keep are passed over.
+        """
         self._check_open()
         added, deleted = list(passages), list(delete_ids)
+        check_filter(where)
         check_passages(added)
+        check_within(added, where)
         if vectors is None:
             texts = [passage.encoded_text for passage in added]
             vectors = self.encoder.encode_document(texts, show_progress=show_progress) if texts else []
@@ -301,6 +322,9 @@ class CrispIndex:
             return []
         with self._writing():
             gone = [*deleted, *(passage.id for passage in added)]
+            if where is not None:  # nobody else writes while the lock is held: what is checked here stays true
+                check_within(self.get([passage.id for passage in added]), where, there=True)
+                gone = [passage.id for passage in self.get(gone, where)]
             written = self._backend.add(blocks) if blocks else None
             try:
                 with self._store.transaction(write=True):
@@ -350,15 +374,32 @@ class CrispIndex:
         with self._writing():
             self._merge([view.info.id for view in self._load_snapshot().views])
 
+    def copy_to(self, path: str | Path) -> Path:
+        """Copy the index as it is now to another folder, which :meth:`open` opens; returns the folder.
+
+        A newer copy takes the place of an older one of the same index; the index's own folder needs no copy.
+
+        Raises:
+            IndexExistsError: if there is anything else at the path.
+            IndexLockedError: if another process is writing.
+        """
+        self._check_open()
+        with self._lock.held():
+            return copy_index(self._path, self._store, Path(path))
+
     # -- reading ------------------------------------------------------------------------------------------------
 
-    def get(self, ids: Sequence[str]) -> list[Passage]:
-        """The passages with these ids, in the order asked for; missing ones are left out."""
+    def get(self, ids: Sequence[str], where: Where | None = None) -> list[Passage]:
+        """The passages with these ids, in the order asked for; missing ones, and those a filter drops, are left out."""
         self._check_open()
         if isinstance(ids, str):
             raise InvalidInputError("ids is a list of strings, got one string.")
         found = self._store.by_id(list(ids))
-        return [found[id_].passage for id_ in ids if id_ in found]
+        passages = [found[id_].passage for id_ in ids if id_ in found]
+        if where is None:
+            return passages
+        keeps = predicate(where)
+        return [passage for passage in passages if keeps(dict(passage.metadata))]
 
     def passages(self, where: Where | None = None) -> Iterator[Passage]:
         """Every passage, or every one that a filter keeps, in insertion order."""
@@ -394,8 +435,7 @@ class CrispIndex:
             raise InvalidInputError("queries is a list of strings, got one string.")
         check_k(k)
         for query in queries:
-            if not isinstance(query, str) or not query.strip():
-                raise InvalidInputError("A query needs words: got an empty or blank one.")
+            check_query(query)
         check_filter(where)
         if not queries or not len(self):
             return [[] for _ in queries]

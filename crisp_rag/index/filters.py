@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +98,18 @@ def parse_filter(where: Mapping[str, Any]) -> Expression:
         else:
             parts.append(_condition(key, "$eq", value))
     return parts[0] if len(parts) == 1 else Combination("and", tuple(parts))
+
+
+def predicate(where: Mapping[str, Any] | Callable[[dict[str, Any]], bool]) -> Callable[[dict[str, Any]], bool]:
+    """A filter as a function of the metadata: itself where it is one, else what :func:`matches` says.
+
+    Raises:
+        FilterError: if a filter dict is malformed.
+    """
+    if callable(where):
+        return where
+    expression = parse_filter(where)
+    return lambda metadata: matches(expression, metadata)
 
 
 def _condition(field: str, operator: str, operand: Any) -> Expression:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crisp_rag.errors import FilterError, IndexCorruptError, InvalidInputError
+from crisp_rag.errors import FilterError, IndexClosedError, IndexCorruptError, InvalidInputError
 from crisp_rag.index.filters import lower
 from crisp_rag.index.segments import SegmentInfo
 from crisp_rag.index.types import Passage
@@ -59,8 +59,9 @@ class Store:
     def __init__(self, path: Path, *, create: bool = False) -> None:
         self.path = path
         self._local = threading.local()
-        self._connections: list[sqlite3.Connection] = []
+        self._connections: list[tuple[sqlite3.Connection, threading.RLock]] = []
         self._guard = threading.Lock()
+        self._closed = False
         with self.guarded():
             if create:
                 self.connection.executescript(_SCHEMA)
@@ -78,12 +79,32 @@ class Store:
             connection.create_function("crisp_lower", 1, lower, deterministic=True)
             self._local.connection = connection
             with self._guard:
-                self._connections.append(connection)
+                self._connections.append((connection, self._in_use))
         return connection
+
+    @property
+    def _in_use(self) -> threading.RLock:
+        """Held while this thread uses its connection: SQLite crashes where another one closes it meanwhile."""
+        lock = getattr(self._local, "lock", None)
+        if lock is None:
+            lock = self._local.lock = threading.RLock()
+        return lock
 
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:
-        """Turn SQLite's complaints about the file into an error that names it."""
+        """Keep the connection from being closed, and turn SQLite's complaints about the file into an error that names it.
+
+        Raises:
+            IndexClosedError: if the store is closed.
+        """
+        with self._in_use:
+            if self._closed:
+                raise IndexClosedError(f"The index at {self.path.parent} is closed: open it again.")
+            with self._explaining():
+                yield
+
+    @contextlib.contextmanager
+    def _explaining(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.OperationalError as error:
@@ -93,6 +114,8 @@ class Store:
                 raise
             raise IndexCorruptError(f"{self.path} cannot be read ({error}); restore it from a copy.") from error
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            if self._closed:  # by this very thread, in the middle of its own search
+                raise IndexClosedError(f"The index at {self.path.parent} is closed: open it again.") from error
             raise IndexCorruptError(f"{self.path} is damaged ({error}); restore it from a copy.") from error
 
     @contextlib.contextmanager
@@ -112,11 +135,13 @@ class Store:
             connection.execute("COMMIT")
 
     def close(self) -> None:
-        """Close every thread's connection."""
+        """Close every thread's connection, each as soon as its thread is not using it."""
+        self._closed = True
         with self._guard:
-            for connection in self._connections:
+            connections, self._connections = self._connections, []
+        for connection, in_use in connections:
+            with in_use:
                 connection.close()
-            self._connections.clear()
 
     def meta(self) -> dict[str, str]:
         """All settings."""
@@ -211,9 +236,7 @@ class Store:
 
     def scan(self) -> Iterator[Record]:
         """Every record, checked, in insertion order."""
-        with self.guarded():
-            for values in self.connection.execute(f"SELECT {_COLUMNS} FROM passages ORDER BY row"):
-                yield self._record(values)
+        yield from map(self._record, self._select(_COLUMNS, "1 ORDER BY row", ()))
 
     def places(self) -> list[tuple[int, int, int, int]]:
         """(segment, row, start, count) of every passage, by segment and start."""
@@ -221,7 +244,13 @@ class Store:
 
     def _select(self, columns: str, condition: str, parameters: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
         with self.guarded():
-            yield from self.connection.execute(f"SELECT {columns} FROM passages WHERE {condition}", parameters)
+            cursor = self.connection.execute(f"SELECT {columns} FROM passages WHERE {condition}", parameters)
+        while True:
+            with self.guarded():  # not around the yield: who stops in the middle would keep the connection in use
+                found = cursor.fetchmany(_MANY)
+            if not found:
+                return
+            yield from found
 
     def _record(self, values: tuple[Any, ...]) -> Record:
         row, id_, text, context, metadata, segment, start, count, digest = values

@@ -8,12 +8,12 @@ Users call neither; they come through the adapters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crisp_rag.index import CrispIndex, Passage
-from crisp_rag.index.filters import check_filter, matches, parse_filter
+from crisp_rag.index.filters import check_filter, predicate
 from crisp_rag.index.types import Where
 
 if TYPE_CHECKING:
@@ -36,15 +36,8 @@ def narrow(*filters: Where | None) -> Where | None:
         return given[0] if given else None
     if not any(callable(where) for where in given):
         return {"$and": given}
-    tests = [_predicate(where) for where in given]
+    tests = [predicate(where) for where in given]
     return lambda metadata: all(test(metadata) for test in tests)
-
-
-def _predicate(where: Where) -> Callable[[dict[str, Any]], bool]:
-    if callable(where):
-        return where
-    expression = parse_filter(where)
-    return lambda metadata: matches(expression, metadata)
 
 
 def build_index(

@@ -1,18 +1,19 @@
-"""LangChain's own standard tests for retrievers, unmodified, over the default encoder."""
+"""LangChain's own standard tests for retrievers and vector stores, unmodified, over the default encoder."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("langchain_tests")
 
-from langchain_tests.integration_tests import RetrieversIntegrationTests
+from langchain_tests.integration_tests import RetrieversIntegrationTests, VectorStoreIntegrationTests
 
 from crisp_rag.index import CrispIndex
-from crisp_rag.retrievers.langchain import CrispRetriever
+from crisp_rag.retrievers.langchain import CrispRetriever, CrispVectorStore
 
 TEXTS = [
     "Refunds are paid within five days of the parcel's return.",
@@ -44,3 +45,12 @@ class TestCrispRetriever(RetrieversIntegrationTests):
     @property
     def retriever_query_example(self) -> str:
         return "When do I get my money back?"
+
+
+class TestCrispVectorStore(VectorStoreIntegrationTests):
+    """All of them, sync and async, over the default encoder."""
+
+    @pytest.fixture
+    def vectorstore(self, tmp_path: Path, default_encoder: Any) -> Iterator[CrispVectorStore]:
+        with CrispIndex.create(tmp_path / "empty.crisp", default_encoder) as index:
+            yield CrispVectorStore(index=index)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from crisp_rag.errors import IndexClosedError
 from crisp_rag.index import CrispIndex, Passage
 
 
@@ -103,3 +104,49 @@ def test_passages_can_be_read_while_they_are_deleted(index: CrispIndex, passages
         index.delete(ids=[passage.id])
     assert seen == [f"p{number}" for number in range(50)]
     assert len(index) == 0
+
+
+def test_closing_waits_for_a_reading_thread_and_ends_its_search_with_an_error(index, passages) -> None:
+    index.add(passages(50))
+    inside, go_on, outcome = threading.Event(), threading.Event(), []
+
+    def slow(metadata: dict) -> bool:
+        inside.set()
+        return go_on.wait(20)
+
+    def search() -> None:
+        try:
+            outcome.append(index.search("oak", where=slow))
+        except IndexClosedError as error:
+            outcome.append(error)
+
+    reader, closer = threading.Thread(target=search), threading.Thread(target=index.close)
+    reader.start()
+    assert inside.wait(20)
+    closer.start()
+    closer.join(0.2)
+    assert closer.is_alive(), "SQLite crashes where a connection is closed under its reader"
+    go_on.set()
+    reader.join(20)
+    closer.join(20)
+    assert not reader.is_alive() and not closer.is_alive()
+    assert [type(result) for result in outcome] == [IndexClosedError]
+
+
+def test_a_search_that_failed_in_its_filter_does_not_hold_up_closing(index, passages) -> None:
+    index.add(passages(50))
+    kept: list[BaseException] = []
+
+    def search() -> None:
+        try:
+            index.search("oak", where=lambda metadata: metadata["missing"])
+        except KeyError as error:
+            kept.append(error)  # and with it the frames of the search
+
+    thread = threading.Thread(target=search)
+    thread.start()
+    thread.join(20)
+    closer = threading.Thread(target=index.close)
+    closer.start()
+    closer.join(20)
+    assert kept and not closer.is_alive()

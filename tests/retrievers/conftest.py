@@ -47,15 +47,33 @@ class FakeEncoder:
         return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
-class MeetingEncoder(FakeEncoder):
-    """Answers a query only once as many queries are inside at the same time; fails if they do not come together."""
+class CountingEncoder(FakeEncoder):
+    """Writes down how many texts each call brought."""
 
-    def __init__(self, parties: int) -> None:
-        self._meeting = threading.Barrier(parties, timeout=20)
+    def __init__(self) -> None:
+        self.queries: list[int] = []
+        self.documents: list[int] = []
 
     def encode_query(self, texts: Any, *, batch_size: int = 32, show_progress: bool = False) -> Any:
-        self._meeting.wait()
+        self.queries.append(1 if isinstance(texts, str) else len(texts))
         return super().encode_query(texts)
+
+    def encode_document(self, texts: Any, *, batch_size: int = 32, show_progress: bool = False) -> Any:
+        self.documents.append(1 if isinstance(texts, str) else len(texts))
+        return super().encode_document(texts)
+
+
+class GateEncoder(CountingEncoder):
+    """Holds every query back until the gate is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+
+    def encode_query(self, texts: Any, *, batch_size: int = 32, show_progress: bool = False) -> Any:
+        vectors = super().encode_query(texts)
+        assert self.gate.wait(20), "nobody opened the gate"
+        return vectors
 
 
 TEXTS = {
@@ -83,8 +101,13 @@ def encoder() -> FakeEncoder:
 
 
 @pytest.fixture
-def meeting_encoder() -> type[MeetingEncoder]:
-    return MeetingEncoder
+def counting_encoder() -> CountingEncoder:
+    return CountingEncoder()
+
+
+@pytest.fixture
+def gate_encoder() -> GateEncoder:
+    return GateEncoder()
 
 
 @pytest.fixture

@@ -52,16 +52,6 @@ def test_async_gives_what_sync_gives(index: CrispIndex, query: str) -> None:
     assert asyncio.run(retriever.aretrieve(QueryBundle(query))) == retriever.retrieve(QueryBundle(query))
 
 
-def test_concurrent_aretrieves_run_side_by_side(tmp_path: Path, fill: Any, meeting_encoder: Any) -> None:
-    # Each query waits inside the encoder for the two others: an adapter that held the event loop would not return.
-    async def ask(retriever: CrispRetriever) -> list[list[NodeWithScore]]:
-        return await asyncio.gather(*(retriever.aretrieve("parcel shipping") for _ in range(3)))
-
-    with fill(tmp_path / "i", meeting_encoder(3)) as index:
-        answers = asyncio.run(ask(CrispRetriever(index, similarity_top_k=2)))
-    assert [ids(answer) for answer in answers] == [["ship", "abroad"]] * 3
-
-
 def test_filters_and_where_apply_before_the_cut_and_both_narrow(index: CrispIndex) -> None:
     shop = CrispRetriever(index, similarity_top_k=2, filters=equals("team", "shop"))
     assert set(ids(shop.retrieve("parcel shipping"))) == {"hours", "repair"}
@@ -158,7 +148,7 @@ def test_from_nodes_keeps_ids_texts_metadata_and_sources(tmp_path: Path, encoder
     retriever = CrispRetriever.from_nodes(nodes, tmp_path / "i", encoder, similarity_top_k=2)
     first, second = retriever.retrieve("alpha beta")
     assert (first.node_id, first.text, first.node.ref_doc_id) == ("n1", "alpha beta", "doc-1")
-    assert first.metadata == {"page": 1, "tags": ["x"], "ref_doc_id": "doc-1"}
+    assert [first.node, second.node] == nodes
     assert (second.node_id, second.metadata, second.node.ref_doc_id) == ("n2", {"page": 2}, None)
     assert [node.model_dump() for node in nodes] == before
     again = CrispRetriever.from_nodes([first.node, second.node], tmp_path / "copy", encoder)
@@ -253,3 +243,37 @@ def test_callbacks_see_one_retrieval_with_its_nodes(index: CrispIndex) -> None:
     ((start, end),) = handler.get_event_pairs(CBEventType.RETRIEVE)
     assert start.payload["query_str"] == "parcel"
     assert len(end.payload["nodes"]) == 2
+
+
+def test_a_narrowed_retriever_has_its_own_k_and_filters_and_leaves_the_first_as_it_was(index: CrispIndex) -> None:
+    retriever = CrispRetriever(index, 5, where={"year": {"$gte": 2023}})
+    narrowed = retriever.narrowed(similarity_top_k=1, filters=equals("team", "logistics"))
+    assert ids(narrowed.retrieve("parcel shipping")) == ["ship"]
+    assert ids(narrowed.narrowed(where={"year": 2025}).retrieve("parcel shipping")) == ["abroad"]
+    assert ids(retriever.narrowed(node_ids=["hours", "gift"]).narrowed(node_ids=["gift", "hours"]).retrieve("a")) == [
+        "hours"
+    ]
+    assert len(retriever.retrieve("parcel shipping")) == 4
+    assert ids(asyncio.run(narrowed.aretrieve("parcel shipping"))) == ["ship"]
+
+
+def test_events_show_the_retrieval_with_its_scores(index: CrispIndex) -> None:
+    from llama_index.core.instrumentation import get_dispatcher
+    from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+
+    seen: list[Any] = []
+
+    class Listener(BaseEventHandler):
+        def handle(self, event: Any, **kwargs: Any) -> None:
+            seen.append(event)
+
+    listener = Listener()
+    get_dispatcher().add_event_handler(listener)
+    try:
+        CrispRetriever(index, 2).retrieve("parcel shipping")
+        asyncio.run(CrispRetriever(index, 2).aretrieve("parcel shipping"))
+    finally:
+        get_dispatcher().event_handlers.remove(listener)
+    ends = [event for event in seen if event.class_name() == "RetrievalEndEvent"]
+    scores = [hit.score for hit in index.search("parcel shipping", 2)]
+    assert [[node.score for node in event.nodes] for event in ends] == [scores, scores]

@@ -1,0 +1,45 @@
+"""The pages of the two frameworks: their code runs, in order, as a reader would run it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGES = {"langchain.md": "langchain_core", "llama-index.md": "llama_index.core"}
+
+
+def model_for(page: str) -> dict[str, Any]:
+    """The model that the page takes for granted: the framework's own fake."""
+    if page == "langchain.md":
+        from langchain_core.language_models import FakeListChatModel
+
+        return {"model": FakeListChatModel(responses=["Within five days."])}
+    from llama_index.core.llms import MockLLM
+
+    return {"llm": MockLLM()}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_code_of_a_page_runs(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip(PAGES[page])
+    blocks = re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert len(blocks) >= 7
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = model_for(page)
+    for number, block in enumerate(blocks, 1):
+        exec(compile(block, f"{page}, block {number}", "exec"), names)
+    printed = capsys.readouterr().out
+    assert "Refunds are paid within five days." in printed
+    index = names["index"]
+    (index if page == "langchain.md" else index.index).close()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_readme_links_the_page(page: str) -> None:
+    assert f"(docs/{page})" in (DOCS.parent / "README.md").read_text(encoding="utf-8")
