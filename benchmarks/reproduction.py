@@ -353,11 +353,13 @@ def main() -> None:
     todo = [(row, seed) for row, seed in todo if not arguments.rows or row in arguments.rows]
     todo.sort(key=lambda item: item[0] not in ALL_SEEDS)  # the rows that are compared come first
     for row, seed in todo:
+        measured = results["rows"].get(row if row != "elastic" else "elastic at 8x32", {}).get(str(seed), {})
+        if all(collection.name in measured for collection in collections):
+            continue
         encoder, cost = train_row(row, seed, config, work, examples, memory)
         results.setdefault("training", {}).setdefault(row, {})[str(seed)] = cost
-        own = row if row != "elastic" else "elastic at 8x32"
         for collection in collections:
-            if collection.name in results["rows"].get(own, {}).get(str(seed), {}):
+            if collection.name in measured:
                 continue
             ward = row == "MV" and seed == config.seeds[0]
             for name, figures in measure(encoder, row, collection, config, memory, ward).items():

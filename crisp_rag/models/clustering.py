@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 Initialisation = Literal["segments", "greedy", "farthest", "spread"]
+CANDIDATES = 4
+"""Candidates a cluster of the greedy start."""
 INITIALISATIONS: tuple[Initialisation, ...] = ("segments", "greedy", "farthest", "spread")
 
 
@@ -27,6 +29,7 @@ def spherical_kmeans(
     *,
     iterations: int = 8,
     init: Initialisation = "greedy",
+    weighted: bool = False,
 ) -> Tensor:
     """Assign the token vectors of each row to at most k clusters by cosine similarity.
 
@@ -40,11 +43,13 @@ def spherical_kmeans(
         k: Clusters a row, one number or a (B,) integer tensor.  A row with at most k tokens keeps each token as
             a cluster of its own.
         iterations: Upper limit on Lloyd's iterations; stops early when no assignment changes.
-        init: ``segments`` cuts the text into k runs of tokens and starts from their means, which costs next to
-            nothing and retrieves as well as ``greedy``; ``greedy`` takes, one by one, the token that lowers the
-            total cosine distance most (k-means++ with the best candidate instead of a random one), which leaves
-            the least inertia; ``farthest`` the token farthest from those taken; ``spread`` tokens at even
+        init: ``greedy`` takes, one by one, the token that lowers the total cosine distance most (k-means++ with the
+            best of at most 4 k candidates along the text instead of a random one); it leaves the least inertia
+            and retrieves best.  ``segments`` cuts the text into k runs of tokens and starts from their means,
+            which costs least; ``farthest`` takes the token farthest from those taken; ``spread`` tokens at even
             distances along the text.
+        weighted: A token counts as much as its vector is long, both for a centroid and for the greedy start; by
+            default all count alike.
 
     Returns:
         (B, T, K) membership in the dtype of ``embeddings``, K = max k: exactly one 1 for a real token, zeros for
@@ -70,21 +75,24 @@ def spherical_kmeans(
     with torch.no_grad():
         lengths = mask.sum(dim=1)
         whole = lengths <= clusters
-        unit = torch.nn.functional.normalize(embeddings.detach().float(), dim=-1) * mask.unsqueeze(-1)
+        given = embeddings.detach().float() * mask.unsqueeze(-1)
+        unit = torch.nn.functional.normalize(given, dim=-1)
+        counted = given if weighted else unit
         active = torch.arange(width, device=device).unsqueeze(0) < torch.minimum(clusters, lengths).unsqueeze(1)
         rank = (mask.cumsum(dim=1) - 1).clamp_min(0)
 
         if init == "segments":
             labels = rank * torch.minimum(clusters, lengths).unsqueeze(1) // lengths.clamp_min(1).unsqueeze(1)
-            similarity = _to_centroids(unit, labels, width)
+            similarity = _to_centroids(unit, counted, labels, width)
         else:
-            seeds = _initial_tokens(unit, mask, lengths, width, init)  # (B, K) token positions
+            weights = counted.norm(dim=-1) if weighted else None
+            seeds = _initial_tokens(unit, weights, mask, clusters, init)  # (B, K) token positions
             centroids = unit.gather(1, seeds.unsqueeze(-1).expand(-1, -1, unit.shape[-1]))
             similarity = unit @ centroids.transpose(1, 2)
             labels = _assign(similarity, active)
         for _ in range(iterations):
             labels = _refill_empty(labels, similarity, mask, active)
-            similarity = _to_centroids(unit, labels, width)
+            similarity = _to_centroids(unit, counted, labels, width)
             updated = _assign(similarity, active)
             if torch.equal(updated, labels):
                 break
@@ -110,12 +118,12 @@ def cluster_means(embeddings: Tensor, assign: Tensor) -> tuple[Tensor, Tensor]:
     return sums / sizes.clamp_min(1.0).unsqueeze(-1), sizes
 
 
-def _to_centroids(unit: Tensor, labels: Tensor, width: int) -> Tensor:
-    """(B, T, K) cosine of every token with every cluster's mean; padding is zero in ``unit`` and adds nothing."""
+def _to_centroids(unit: Tensor, counted: Tensor, labels: Tensor, width: int) -> Tensor:
+    """(B, T, K) cosine of every token with the mean of what its clusters count; padding is zero and adds nothing."""
     batch, _, dim = unit.shape
     sums = unit.new_zeros(batch * width, dim)
     flat = labels + width * torch.arange(batch, device=labels.device).unsqueeze(1)
-    sums.index_add_(0, flat.flatten(), unit.reshape(-1, dim))
+    sums.index_add_(0, flat.flatten(), counted.reshape(-1, dim))
     centroids = torch.nn.functional.normalize(sums, dim=-1).view(batch, width, dim)
     return unit @ centroids.transpose(1, 2)
 
@@ -155,29 +163,42 @@ def _refill_empty(labels: Tensor, similarity: Tensor, mask: Tensor, active: Tens
     return refilled
 
 
-def _initial_tokens(unit: Tensor, mask: Tensor, lengths: Tensor, width: int, init: str) -> Tensor:
+def _initial_tokens(unit: Tensor, weights: Tensor | None, mask: Tensor, clusters: Tensor, init: str) -> Tensor:
     """(B, K) positions of the tokens that start as centroids."""
-    batch, length, _ = unit.shape
+    batch, length, dim = unit.shape
+    width = int(clusters.max())
     if init == "spread":
-        step = torch.arange(width, device=unit.device).unsqueeze(0) + 0.5
-        rank = (step * lengths.unsqueeze(1) / width).long().clamp(max=(lengths - 1).clamp_min(0).unsqueeze(1))
-        positions = torch.where(mask, torch.arange(length, device=unit.device), length).sort(dim=1).values
-        return positions.clamp_max(length - 1).gather(1, rank)
-
-    distance = (1.0 - unit @ unit.transpose(1, 2)).clamp_min(0.0)
-    real = mask.unsqueeze(1) & mask.unsqueeze(2)
-    distance = distance.masked_fill(~real, 0.0)
+        return _evenly(mask, torch.full_like(clusters, width))
+    # (B, C) candidates; a row with fewer tokens than candidates has each of them, the last one several times.
+    candidates = _evenly(mask, (CANDIDATES * clusters).clamp_max(length)) if init == "greedy" else None
+    some = unit if candidates is None else unit.gather(1, candidates.unsqueeze(-1).expand(-1, -1, dim))
+    distance = (1.0 - some @ unit.transpose(1, 2)).clamp_min(0.0)  # (B, C, T)
+    distance = distance * (mask if weights is None else weights * mask).unsqueeze(1)
+    usable = mask if candidates is None else mask.gather(1, candidates)
     # The first seed is the medoid: the token with the least total distance to the others.
-    first = distance.sum(dim=2).masked_fill(~mask, torch.inf).argmin(dim=1)
-    seeds = [first]
-    nearest = distance.gather(1, first.view(-1, 1, 1).expand(batch, 1, length)).squeeze(1)
+    chosen = distance.sum(dim=2).masked_fill(~usable, torch.inf).argmin(dim=1)
+    seeds = [chosen]
+    nearest = distance.gather(1, chosen.view(-1, 1, 1).expand(batch, 1, length)).squeeze(1)
     for _ in range(1, width):
         if init == "greedy":
             remaining = torch.minimum(nearest.unsqueeze(1), distance).sum(dim=2)
-            chosen = remaining.masked_fill(~mask, torch.inf).argmin(dim=1)
+            chosen = remaining.masked_fill(~usable, torch.inf).argmin(dim=1)
         else:
             chosen = nearest.masked_fill(~mask, -torch.inf).argmax(dim=1)
         seeds.append(chosen)
         row = distance.gather(1, chosen.view(-1, 1, 1).expand(batch, 1, length)).squeeze(1)
         nearest = torch.minimum(nearest, row)
-    return torch.stack(seeds, dim=1)
+    taken = torch.stack(seeds, dim=1)
+    return taken if candidates is None else candidates.gather(1, taken)
+
+
+def _evenly(mask: Tensor, counts: Tensor) -> Tensor:
+    """(B, max count) positions of a row's count real tokens at even distances, the last one repeated behind them; all of
+    its tokens, in order, where it has no more."""
+    lengths = mask.sum(dim=1, keepdim=True)
+    counts = counts.unsqueeze(1)
+    step = torch.arange(int(counts.max()), device=mask.device).unsqueeze(0)
+    spaced = ((step + 0.5) * lengths / counts).long()
+    rank = torch.minimum(torch.where(lengths <= counts, step, spaced), (lengths - 1).clamp_min(0))
+    positions = torch.where(mask, torch.arange(mask.shape[1], device=mask.device), mask.shape[1]).sort(dim=1).values
+    return positions.clamp_max(mask.shape[1] - 1).gather(1, rank)

@@ -189,7 +189,8 @@ class CrispEncoder:
 
     def save(self, path: str | Path) -> None:
         """Write a sentence-transformers checkpoint that :func:`load_encoder` reads."""
-        self.model.save_pretrained(str(path), create_model_card=False)
+        with _quiet_loading():
+            self.model.save_pretrained(str(path), create_model_card=False)
         config = {"name": self.name, "fingerprint": self.fingerprint}
         Path(path, "crisp_rag.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
@@ -353,7 +354,7 @@ def _fingerprint(model: MultiVectorEncoder) -> str:
 
 
 class _quiet_loading:
-    """Hides transformers' own progress bar while weights load; ours are drawn where the work is long."""
+    """Hides transformers' own progress bar of weights; ours are drawn where the work is long."""
 
     def __enter__(self) -> None:
         from transformers.utils import logging

@@ -143,7 +143,7 @@ class ClusterPooling(_BatchedPooling):
         document_centroid: Centroid = "unit",
         text_vector: float = 0.0,
         iterations: int = 4,
-        init: Initialisation = "segments",
+        init: Initialisation = "greedy",
         tasks: str | list[str] | None = None,
     ) -> None:
         super().__init__(query, document, tasks=tasks)
@@ -180,7 +180,10 @@ class ClusterPooling(_BatchedPooling):
     def pool_batch(self, embeddings: Tensor, mask: Tensor, task: str | None) -> tuple[Tensor, Tensor]:
         k = budget_for(self.budget(task), mask.sum(dim=1))
         with_text = (k > 1) & (self.text_vector > 0)  # a budget of one is the mean already
-        assign = spherical_kmeans(embeddings, mask, k - with_text.long(), iterations=self.iterations, init=self.init)
+        assign = spherical_kmeans(
+            embeddings, mask, k - with_text.long(), iterations=self.iterations, init=self.init,
+            weighted=task == "query" and self.weighs_queries,
+        )  # fmt: skip
         means, sizes = cluster_means(embeddings, assign)
         centroid = self.query_centroid if task == "query" else self.document_centroid
         if centroid in ("unit", "unit_times_size"):
