@@ -18,7 +18,7 @@ from crisp_rag.index.checks import passages_from_texts
 from crisp_rag.index.types import Where
 from crisp_rag.retrievers.langchain.documents import document_from, passages_from_documents
 from crisp_rag.retrievers.scope import ScopedIndex
-from crisp_rag.retrievers.shared import build_index
+from crisp_rag.retrievers.shared import build_index, over
 
 if TYPE_CHECKING:
     from crisp_rag.models.encoder import Encoder
@@ -89,13 +89,8 @@ class CrispVectorStore(VectorStore):
                 f"embedding is a crisp-rag encoder or None, got {type(embedding).__name__}, which gives one vector a text."
             )
         passages = passages_from_texts(texts, _complete(ids), metadatas)
-        index = build_index(path, [], embedding, exist_ok=exist_ok)
-        try:
-            store = cls(index, where)
-            store._scope.add(passages)
-        except BaseException:
-            index.close()
-            raise
+        store = over(build_index(path, [], embedding, exist_ok=exist_ok), lambda index: cls(index, where))
+        over(store.index, lambda index: store._scope.add(passages))
         return store
 
     @classmethod
@@ -137,7 +132,7 @@ class CrispVectorStore(VectorStore):
         cls, folder_path: str | Path, encoder: Encoder | None = None, *, where: Where | None = None, wait: float = 0.0
     ) -> CrispVectorStore:
         """A store over the index in a folder; arguments as :meth:`CrispIndex.open`."""
-        return cls(CrispIndex.open(folder_path, encoder, wait=wait), where)
+        return over(CrispIndex.open(folder_path, encoder, wait=wait), lambda index: cls(index, where))
 
     # -- writing ------------------------------------------------------------------------------------------------
 
