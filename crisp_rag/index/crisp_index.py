@@ -55,7 +55,6 @@ SMALL_SEGMENT = 65_536
 MAX_SMALL_SEGMENTS = 16
 MIN_DEAD_VECTORS = 1_024
 _ATTEMPTS = 50
-_HAS_NUL = r"instr(metadata, '\u0000') > 0"
 _T = TypeVar("_T")
 
 
@@ -545,13 +544,9 @@ class CrispIndex:
         if callable(where):
             return [record.row for record in self._store.scan() if where(dict(record.passage.metadata))]
         expression = parse_filter(where)
-        rows = self._store.rows_where(*to_sql(expression))
-        # SQLite cuts a JSON string at a NUL, and so would find "a" where "a\0b" is written.
-        nul = {record.row: record.passage.metadata for record in self._store.scan(_HAS_NUL)}
-        if nul:
-            rows = [row for row in rows if row not in nul]
-            rows = sorted(rows + [row for row, metadata in nul.items() if matches(expression, metadata)])
-        return rows
+        found = self._store.rows_where(*to_sql(expression))
+        doubtful = self._store.records([row for row, has_nul in found if has_nul])
+        return [row for row, has_nul in found if not has_nul or matches(expression, doubtful[row].passage.metadata)]
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

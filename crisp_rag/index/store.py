@@ -230,9 +230,18 @@ class Store:
         """The rows of those ids that exist."""
         return [row for chunk in _chunks(ids) for (row,) in self._select("row", f"id IN ({_marks(chunk)})", chunk)]
 
-    def rows_where(self, sql: str, parameters: Sequence[Any]) -> list[int]:
-        """The rows that satisfy a condition over the metadata, in insertion order."""
-        return [row for (row,) in self._select("row", f"{sql} ORDER BY row", parameters)]
+    def rows_where(self, sql: str, parameters: Sequence[Any]) -> list[tuple[int, bool]]:
+        """The rows that satisfy a condition over the metadata, and those with a NUL in it, in insertion order.
+
+        SQLite cuts a JSON string at a NUL, so that it would find "a" where "a\\0b" is written: what it says of such
+        a row has to be looked at again.
+
+        Returns:
+            (row, whether there is a NUL in its metadata).
+        """
+        has_nul = r"instr(metadata, '\u0000') > 0"
+        found = self._select(f"row, {has_nul}", f"{sql} OR {has_nul} ORDER BY row", parameters)
+        return [(row, bool(flag)) for row, flag in found]
 
     def records(self, rows: Sequence[int]) -> dict[int, Record]:
         """Checked records by row; rows that are gone are left out."""
@@ -247,9 +256,9 @@ class Store:
         """Checked records by id; ids that do not exist are left out."""
         return {record.passage.id: record for record in self.records(self.rows_of(ids)).values()}
 
-    def scan(self, condition: str = "1") -> Iterator[Record]:
-        """Every record that satisfies an SQL condition, checked, in insertion order."""
-        yield from map(self._record, self._select(_COLUMNS, f"{condition} ORDER BY row", ()))
+    def scan(self) -> Iterator[Record]:
+        """Every record, checked, in insertion order."""
+        yield from map(self._record, self._select(_COLUMNS, "1 ORDER BY row", ()))
 
     def places(self) -> list[tuple[int, int, int, int]]:
         """(segment, row, start, count) of every passage, by segment and start."""

@@ -50,9 +50,13 @@ class _Request:
         try:
             hits = search()
         except BaseException as error:
-            self.answer.set_exception(awaitable(error))
+            self.fail(error)
         else:
             self.answer.set_result(hits)
+
+    def fail(self, error: BaseException) -> None:
+        """Answer with an error."""
+        self.answer.set_exception(awaitable(error))
 
     def resolve_alone(self) -> None:
         self.resolve(lambda: self.context.run(self.index.search, self.query, self.k, self.where))
@@ -92,7 +96,7 @@ class Gatherer:
                 left, self._waiting = self._waiting, []
             for request in left:
                 if request.answer.set_running_or_notify_cancel():
-                    request.answer.set_exception(error)
+                    request.fail(error)
 
     def _work(self) -> None:
         while True:
@@ -107,7 +111,7 @@ class Gatherer:
             except BaseException as error:  # an encoder that gives too few arrays, say: nobody is left waiting
                 for request in taken:
                     if not request.answer.done():
-                        request.answer.set_exception(awaitable(error))
+                        request.fail(error)
 
 
 def awaitable(error: BaseException) -> BaseException:
@@ -141,7 +145,7 @@ def _answer(batch: Sequence[_Request]) -> None:
         encoder = index.encoder if len(index) else None  # an empty index is answered without loading it
     except Exception as error:  # the index is closed, or has no encoder: nobody's own fault
         for request in batch:
-            request.answer.set_exception(error)
+            request.fail(error)
         return
     if encoder is None:
         for request in batch:

@@ -122,7 +122,7 @@ class CrispVectorStore(VectorStore):
         """Copy the index to a folder, without pickle.  What was added is on disk already; this is for moving it.
 
         Raises:
-            IndexExistsError: if there is anything but an older copy of this index.
+            IndexExistsError: if there is anything but an older copy of this index, which nobody has written to.
             InvalidInputError: for a store with a bound filter, because a copy has the whole index.
         """
         self._scope.copy_to(folder_path)
@@ -242,6 +242,9 @@ class CrispVectorStore(VectorStore):
 
     def as_retriever(self, **kwargs: Any) -> VectorStoreRetriever:
         """LangChain's retriever over the store; ``search_kwargs`` may have ``k``, ``filter`` and ``where``.
+
+        They are defaults, as LangChain has it: what a call gives takes their place.  What must hold for every call
+        is the store's own ``where``.
 
         For documents with their scores in the metadata use :class:`CrispRetriever`.
         """
