@@ -6,7 +6,7 @@ Every check raises :class:`crisp_rag.errors.InvalidInputError` with the ids of w
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,25 @@ def check_k(k: int) -> None:
 def check_query(query: str) -> None:
     if not isinstance(query, str) or not query.strip():
         raise InvalidInputError("A query needs words: got an empty or blank one.")
+    try:
+        query.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(f"The query holds characters that are not Unicode: {error}.") from error
+
+
+def check_ids(ids: Iterable[str]) -> list[str]:
+    """The ids as a list.
+
+    Raises:
+        InvalidInputError: for one string, which would be taken apart, or an id that is no string.
+    """
+    if isinstance(ids, str):
+        raise InvalidInputError("ids is a list of strings, got one string.")
+    listed = list(ids)
+    for id_ in listed:
+        if not isinstance(id_, str):
+            raise InvalidInputError(f"An id is a string, got {id_!r}.")
+    return listed
 
 
 def check_passages(passages: Sequence[Passage]) -> None:

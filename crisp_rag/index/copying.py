@@ -1,7 +1,7 @@
 """A copy of an index in another folder, made while the index is in use.
 
 The copy is whole before it gets its name: it is written beside the target and then renamed.  It says in its settings
-what it is a copy of, so that a newer copy may replace it and nothing else is ever overwritten.
+what it is a copy of, so that a newer copy may replace it and nothing else is ever overwritten or removed.
 """
 
 from __future__ import annotations
@@ -32,9 +32,11 @@ def copy_index(source: Path, store: Store, target: Path) -> Path:
     if target.exists() and target.resolve() == source.resolve():
         return target
     origin = str(source.resolve())
-    replaces = _is_unchanged_copy(target, origin)
+    replaces = _is_unchanged_copy(target, origin, store.meta().get("identity"))
     if target.exists() and not replaces and (not target.is_dir() or any(target.iterdir())):
-        raise IndexExistsError(f"There is something at {target} that is no copy of {source}: choose another path.")
+        raise IndexExistsError(
+            f"There is something at {target} that is no copy of {source}, or more than that: choose another path."
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
     try:
@@ -51,7 +53,11 @@ def copy_index(source: Path, store: Store, target: Path) -> Path:
         if replaces:
             old = beside.with_name(beside.name + ".old")
             target.rename(old)
-            beside.rename(target)
+            try:
+                beside.rename(target)
+            except OSError:
+                old.rename(target)
+                raise
             shutil.rmtree(old, ignore_errors=True)
         else:
             if target.exists():
@@ -70,13 +76,18 @@ def _copy_file(source: Path, target: Path) -> None:
         os.fsync(new.fileno())
 
 
-def _is_unchanged_copy(target: Path, origin: str) -> bool:
-    """Whether the target was copied from the origin and nobody has written to it since."""
-    if not (target / "index.sqlite").is_file():
+_FILES = {"index.sqlite", "index.sqlite-wal", "index.sqlite-shm", "segments", "writer.lock", "writer.json"}
+
+
+def _is_unchanged_copy(target: Path, origin: str, identity: str | None) -> bool:
+    """Whether the target was copied from this index, nobody has written to it since, and nothing else lies in it."""
+    if not (target / "index.sqlite").is_file() or not {path.name for path in target.iterdir()} <= _FILES:
         return False
     try:
         with contextlib.closing(sqlite3.connect(target / "index.sqlite")) as connection:
             meta = dict(connection.execute("SELECT key, value FROM meta"))
     except sqlite3.DatabaseError:
         return False
-    return meta.get("copied_from") == origin and meta.get("copied_generation") == meta.get("generation")
+    # Another index may lie where the one that was copied lay: the path alone does not tell.
+    same = meta.get("copied_from") == origin and meta.get("identity") == identity
+    return same and meta.get("copied_generation") == meta.get("generation")

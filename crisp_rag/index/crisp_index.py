@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from crisp_rag.errors import (
 )
 from crisp_rag.index.backend import ExactBackend, SegmentView, Snapshot, starts_of
 from crisp_rag.index.checks import (
+    check_ids,
     check_k,
     check_passages,
     check_query,
@@ -39,11 +41,11 @@ from crisp_rag.index.checks import (
     vector_problem,
 )
 from crisp_rag.index.copying import copy_index
-from crisp_rag.index.filters import check_filter, parse_filter, predicate, to_sql
+from crisp_rag.index.filters import check_filter, matches, parse_filter, predicate, to_sql
 from crisp_rag.index.locking import WriterLock
 from crisp_rag.index.segments import DTYPE
 from crisp_rag.index.store import Record, Store
-from crisp_rag.index.types import Hit, Passage, Where
+from crisp_rag.index.types import Hit, Passage, Where, copied
 
 if TYPE_CHECKING:
     from crisp_rag.models.encoder import Encoder
@@ -130,6 +132,7 @@ class CrispIndex:
                     "dim": str(encoder.dim),
                     "pooling": encoder.pooling,
                     "dtype": DTYPE.str,
+                    "identity": uuid.uuid4().hex,
                 }
             )
         return cls(path, store, encoder, wait)
@@ -298,7 +301,7 @@ class CrispIndex:
 
     def replace(
         self,
-        delete_ids: Iterable[str],
+        delete_ids: Iterable[str] | Callable[[], Iterable[str]],
         passages: Iterable[Passage],
         *,
         vectors: Sequence[np.ndarray] | None = None,
@@ -307,10 +310,14 @@ class CrispIndex:
     ) -> list[str]:
         """Delete ids and add passages in one commit; arguments as :meth:`add`.
 
-        Ids of passages that ``where`` does not keep are passed over.
+        Args:
+            delete_ids: What to delete.  Ids of passages that ``where`` does not keep are passed over.  A function
+                that gives the ids is called when nobody else can write, so that what it finds is still true.
         """
         self._check_open()
-        added, deleted = list(passages), list(delete_ids)
+        added = list(passages)
+        find = delete_ids if callable(delete_ids) else None
+        deleted = [] if callable(delete_ids) else check_ids(delete_ids)
         check_filter(where)
         check_passages(added)
         check_within(added, where)
@@ -318,9 +325,11 @@ class CrispIndex:
             texts = [passage.encoded_text for passage in added]
             vectors = self.encoder.encode_document(texts, show_progress=show_progress) if texts else []
         blocks = check_vectors(added, vectors, int(self._meta["dim"]))
-        if not added and not deleted:
+        if not added and not deleted and find is None:
             return []
         with self._writing():
+            if find is not None:
+                deleted = check_ids(find())
             gone = [*deleted, *(passage.id for passage in added)]
             if where is not None:  # nobody else writes while the lock is held: what is checked here stays true
                 check_within(self.get([passage.id for passage in added]), where, there=True)
@@ -353,13 +362,12 @@ class CrispIndex:
         self._check_open()
         if ids is None and where is None:
             raise InvalidInputError("delete needs ids or where; delete(where={}) deletes everything.")
-        if isinstance(ids, str):
-            raise InvalidInputError("ids is a list of strings, got one string.")
+        chosen = None if ids is None else check_ids(ids)
         with self._writing():
             with self._store.transaction(write=True):
                 rows = set(self._matching(where)) if where is not None else None
-                if ids is not None:
-                    named = set(self._store.rows_of(list(ids)))
+                if chosen is not None:
+                    named = set(self._store.rows_of(chosen))
                     rows = named if rows is None else rows & named
                 deleted = self._store.delete_rows(sorted(rows or ())) if rows else 0
                 if deleted:
@@ -377,10 +385,11 @@ class CrispIndex:
     def copy_to(self, path: str | Path) -> Path:
         """Copy the index as it is now to another folder, which :meth:`open` opens; returns the folder.
 
-        A newer copy takes the place of an older one of the same index; the index's own folder needs no copy.
+        A newer copy takes the place of an older one of the same index, which nobody may have open meanwhile; the
+        index's own folder needs no copy.
 
         Raises:
-            IndexExistsError: if there is anything else at the path.
+            IndexExistsError: if there is anything else at the path, or anything else in the older copy's folder.
             IndexLockedError: if another process is writing.
         """
         self._check_open()
@@ -392,14 +401,13 @@ class CrispIndex:
     def get(self, ids: Sequence[str], where: Where | None = None) -> list[Passage]:
         """The passages with these ids, in the order asked for; missing ones, and those a filter drops, are left out."""
         self._check_open()
-        if isinstance(ids, str):
-            raise InvalidInputError("ids is a list of strings, got one string.")
-        found = self._store.by_id(list(ids))
+        ids = check_ids(ids)
+        found = self._store.by_id(ids)
         passages = [found[id_].passage for id_ in ids if id_ in found]
         if where is None:
             return passages
         keeps = predicate(where)
-        return [passage for passage in passages if keeps(dict(passage.metadata))]
+        return [passage for passage in passages if keeps(copied(passage.metadata))]
 
     def passages(self, where: Where | None = None) -> Iterator[Passage]:
         """Every passage, or every one that a filter keeps, in insertion order."""
@@ -535,7 +543,10 @@ class CrispIndex:
         """Rows that a filter keeps, in insertion order."""
         if callable(where):
             return [record.row for record in self._store.scan() if where(dict(record.passage.metadata))]
-        return self._store.rows_where(*to_sql(parse_filter(where)))
+        expression = parse_filter(where)
+        found = self._store.rows_where(*to_sql(expression))
+        doubtful = self._store.records([row for row, has_nul in found if has_nul])
+        return [row for row, has_nul in found if not has_nul or matches(expression, doubtful[row].passage.metadata)]
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -598,4 +609,4 @@ def _load_encoder(source: str | None) -> Encoder:
 
 def _hit(record: Record, score: float, bound: float) -> Hit:
     passage = record.passage
-    return Hit(passage.id, score, passage.text, dict(passage.metadata), score / bound, passage.context)
+    return Hit(passage.id, score, passage.text, copied(passage.metadata), score / bound, passage.context)

@@ -59,7 +59,7 @@ class Store:
     def __init__(self, path: Path, *, create: bool = False) -> None:
         self.path = path
         self._local = threading.local()
-        self._connections: list[tuple[sqlite3.Connection, threading.RLock]] = []
+        self._connections: list[tuple[sqlite3.Connection, threading.RLock, threading.Thread]] = []
         self._guard = threading.Lock()
         self._closed = False
         with self.guarded():
@@ -78,9 +78,20 @@ class Store:
             connection.execute("PRAGMA synchronous=FULL")
             connection.create_function("crisp_lower", 1, lower, deterministic=True)
             self._local.connection = connection
-            with self._guard:
-                self._connections.append((connection, self._in_use))
+            self._keep(connection)
         return connection
+
+    def _keep(self, connection: sqlite3.Connection) -> None:
+        """Note this thread's connection for :meth:`close`, and close those of threads that have ended.
+
+        A server that answers each request on a new thread would run out of files otherwise.
+        """
+        with self._guard:
+            ended = [kept for kept in self._connections if not kept[2].is_alive()]
+            self._connections = [kept for kept in self._connections if kept[2].is_alive()]
+            self._connections.append((connection, self._in_use, threading.current_thread()))
+        for left, *_ in ended:
+            left.close()
 
     @property
     def _in_use(self) -> threading.RLock:
@@ -113,6 +124,8 @@ class Store:
             if "disk is full" in str(error) or "locked" in str(error):
                 raise
             raise IndexCorruptError(f"{self.path} cannot be read ({error}); restore it from a copy.") from error
+        except UnicodeEncodeError as error:
+            raise InvalidInputError(f"An id or a filter holds characters that are not Unicode: {error}.") from error
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             if self._closed:  # by this very thread, in the middle of its own search
                 raise IndexClosedError(f"The index at {self.path.parent} is closed: open it again.") from error
@@ -139,7 +152,7 @@ class Store:
         self._closed = True
         with self._guard:
             connections, self._connections = self._connections, []
-        for connection, in_use in connections:
+        for connection, in_use, _ in connections:
             with in_use:
                 connection.close()
 
@@ -217,9 +230,18 @@ class Store:
         """The rows of those ids that exist."""
         return [row for chunk in _chunks(ids) for (row,) in self._select("row", f"id IN ({_marks(chunk)})", chunk)]
 
-    def rows_where(self, sql: str, parameters: Sequence[Any]) -> list[int]:
-        """The rows that satisfy a condition over the metadata, in insertion order."""
-        return [row for (row,) in self._select("row", f"{sql} ORDER BY row", parameters)]
+    def rows_where(self, sql: str, parameters: Sequence[Any]) -> list[tuple[int, bool]]:
+        """The rows that satisfy a condition over the metadata, and those with a NUL in it, in insertion order.
+
+        SQLite cuts a JSON string at a NUL, so that it would find "a" where "a\\0b" is written: what it says of such
+        a row has to be looked at again.
+
+        Returns:
+            (row, whether there is a NUL in its metadata).
+        """
+        has_nul = r"instr(metadata, '\u0000') > 0"
+        found = self._select(f"row, {has_nul}", f"{sql} OR {has_nul} ORDER BY row", parameters)
+        return [(row, bool(flag)) for row, flag in found]
 
     def records(self, rows: Sequence[int]) -> dict[int, Record]:
         """Checked records by row; rows that are gone are left out."""
@@ -266,11 +288,26 @@ def encode_metadata(passage: Passage) -> str:
         InvalidInputError: if JSON cannot hold it and give it back.
     """
     try:
-        if not all(isinstance(key, str) for key in passage.metadata):
-            raise TypeError("keys must be strings")
-        return json.dumps(dict(passage.metadata), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        metadata = dict(passage.metadata)
+        _check_keys(metadata)
+        return json.dumps(metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError) as error:
         raise InvalidInputError(f"The metadata of passage {passage.id!r} cannot be stored as JSON: {error}.") from error
+    except RecursionError as error:
+        raise InvalidInputError(f"The metadata of passage {passage.id!r} is nested too deep to be stored.") from error
+
+
+def _check_keys(value: Any) -> None:
+    """Refuse keys that are no strings, however deep: JSON would turn 1, True and None into strings in silence."""
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError("keys must be strings")
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        return
+    for inner in value:
+        if isinstance(inner, (dict, list, tuple)):
+            _check_keys(inner)
 
 
 def _digest(*values: Any) -> str:

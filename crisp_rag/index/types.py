@@ -33,6 +33,17 @@ class Passage:
         return f"{self.context}\n{self.text}" if self.context else self.text
 
 
+def copied(metadata: Metadata) -> dict[str, Any]:
+    """A copy of JSON-like metadata that shares no dict and no list with it."""
+    return {key: _copied(value) for key, value in metadata.items()}
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copied(inner) for key, inner in value.items()}
+    return [_copied(inner) for inner in value] if isinstance(value, list) else value
+
+
 @dataclass(frozen=True, slots=True)
 class Hit:
     """A passage found by a search.

@@ -22,7 +22,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from crisp_rag.index import CrispIndex, Hit
 from crisp_rag.index.checks import check_k, check_query
@@ -33,6 +33,7 @@ WORKERS = 4
 """Batches at once: a slow one, such as a filter function over a large index, does not hold up the others."""
 
 LARGEST_BATCH = 256
+_T = TypeVar("_T")
 
 
 @dataclass
@@ -49,9 +50,13 @@ class _Request:
         try:
             hits = search()
         except BaseException as error:
-            self.answer.set_exception(error)
+            self.fail(error)
         else:
             self.answer.set_result(hits)
+
+    def fail(self, error: BaseException) -> None:
+        """Answer with an error."""
+        self.answer.set_exception(awaitable(error))
 
     def resolve_alone(self) -> None:
         self.resolve(lambda: self.context.run(self.index.search, self.query, self.k, self.where))
@@ -91,7 +96,7 @@ class Gatherer:
                 left, self._waiting = self._waiting, []
             for request in left:
                 if request.answer.set_running_or_notify_cancel():
-                    request.answer.set_exception(error)
+                    request.fail(error)
 
     def _work(self) -> None:
         while True:
@@ -106,7 +111,28 @@ class Gatherer:
             except BaseException as error:  # an encoder that gives too few arrays, say: nobody is left waiting
                 for request in taken:
                     if not request.answer.done():
-                        request.answer.set_exception(error)
+                        request.fail(error)
+
+
+def awaitable(error: BaseException) -> BaseException:
+    """The error, or a RuntimeError for StopIteration, which asyncio cannot hand on: whoever awaits it would wait forever."""
+    if not isinstance(error, StopIteration):
+        return error
+    told = RuntimeError("A filter function or the encoder raised StopIteration.")
+    told.__cause__ = error
+    return told
+
+
+async def in_thread(function: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
+    """As :func:`asyncio.to_thread`, with an error for StopIteration in place of an endless wait."""
+
+    def call() -> _T:
+        try:
+            return function(*args, **kwargs)
+        except StopIteration as error:
+            raise awaitable(error) from error
+
+    return await asyncio.to_thread(call)
 
 
 def _answer(batch: Sequence[_Request]) -> None:
@@ -119,7 +145,7 @@ def _answer(batch: Sequence[_Request]) -> None:
         encoder = index.encoder if len(index) else None  # an empty index is answered without loading it
     except Exception as error:  # the index is closed, or has no encoder: nobody's own fault
         for request in batch:
-            request.answer.set_exception(error)
+            request.fail(error)
         return
     if encoder is None:
         for request in batch:

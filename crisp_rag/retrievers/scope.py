@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any
 
 from crisp_rag.errors import InvalidInputError
 from crisp_rag.index import CrispIndex, Hit, Passage
-from crisp_rag.index.types import Where
+from crisp_rag.index.types import Where, copied
 from crisp_rag.retrievers.gathering import gatherer
 from crisp_rag.retrievers.shared import narrow
 
@@ -71,7 +71,7 @@ class ScopedIndex:
         ahead = _ahead.get()
         if ahead is not None and ahead.has(self, query, k, filters):
             # Copies: two calls of a batch may ask the same, and each may change what it gets.
-            return [replace(hit, metadata=copy.deepcopy(hit.metadata)) for hit in ahead.hits[query]]
+            return [replace(hit, metadata=copied(hit.metadata)) for hit in ahead.hits[query]]
         return self.index.search(query, k, self.narrowed(*filters))
 
     async def asearch(self, query: str, k: int, *filters: Where | None) -> list[Hit]:
@@ -104,8 +104,14 @@ class ScopedIndex:
         """Every passage within the bound filter and the given ones, in insertion order."""
         return self.index.passages(self.narrowed(*filters))
 
-    def add(self, passages: Iterable[Passage], *, delete_ids: Iterable[str] = (), show_progress: bool = False) -> list[str]:
-        """Add passages, and delete ids, in one commit; returns the ids of what was added.
+    def add(
+        self,
+        passages: Iterable[Passage],
+        *,
+        delete_ids: Iterable[str] | Callable[[], Iterable[str]] = (),
+        show_progress: bool = False,
+    ) -> list[str]:
+        """Add passages, and delete ids, as :meth:`CrispIndex.replace`; returns the ids of what was added.
 
         What the bound filter asks a field to be equal to is filled in where a passage lacks the field.
 
@@ -130,10 +136,14 @@ class ScopedIndex:
             raise InvalidInputError("What has a bound filter cannot be copied: the copy would hold the whole index.")
         return self.index.copy_to(path)
 
+    def marked(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
+        """Metadata with what the bound filter asks for where it has nothing."""
+        return {**metadata, **self._marks, **metadata}
+
     def _marked(self, passage: Passage) -> Passage:
         if not isinstance(passage.metadata, Mapping) or self._marks.keys() <= passage.metadata.keys():
             return passage
-        return replace(passage, metadata={**passage.metadata, **self._marks, **passage.metadata})
+        return replace(passage, metadata=self.marked(passage.metadata))
 
 
 def _equalities(where: Mapping[str, Any]) -> dict[str, Any]:

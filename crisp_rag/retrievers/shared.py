@@ -8,9 +8,9 @@ Users call neither; they come through the adapters.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from crisp_rag.index import CrispIndex, Passage
 from crisp_rag.index.filters import check_filter, predicate
@@ -18,6 +18,8 @@ from crisp_rag.index.types import Where
 
 if TYPE_CHECKING:
     from crisp_rag.models.encoder import Encoder
+
+_T = TypeVar("_T")
 
 
 def narrow(*filters: Where | None) -> Where | None:
@@ -51,9 +53,14 @@ def build_index(
             an empty index or the one that was there before, and ``exist_ok=True`` goes on with it.
     """
     index = CrispIndex.create(path, encoder, exist_ok=exist_ok)
+    over(index, lambda made: made.add(passages))
+    return index
+
+
+def over(index: CrispIndex, make: Callable[[CrispIndex], _T]) -> _T:
+    """What a function makes of an index that was just opened, which is closed again where that fails."""
     try:
-        index.add(passages)
+        return make(index)
     except BaseException:
         index.close()
         raise
-    return index

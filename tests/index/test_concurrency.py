@@ -150,3 +150,19 @@ def test_a_search_that_failed_in_its_filter_does_not_hold_up_closing(index, pass
     closer.start()
     closer.join(20)
     assert kept and not closer.is_alive()
+
+
+def test_threads_that_have_ended_leave_no_open_file(index: CrispIndex) -> None:
+    index.add_texts(["oak"])
+    for _ in range(40):  # one after the other, as a server does that answers each request on a new thread
+        run_threads(lambda: index.search("oak"))
+    assert len(index._store._connections) < 5
+
+
+def test_what_a_replacement_deletes_is_looked_for_when_nobody_else_writes(index: CrispIndex) -> None:
+    def update(number: int) -> None:
+        passage = Passage(f"v{number}", "oak", {"document": 1})
+        index.replace(lambda: [old.id for old in index.passages({"document": 1})], [passage])
+
+    run_threads(*(lambda number=number: update(number) for number in range(8)))
+    assert len(index) == 1

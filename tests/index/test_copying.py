@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +75,43 @@ def test_a_writers_filter_limits_what_it_adds_replaces_deletes_and_gets(index: C
         index.replace(["d"], [Passage("a", "oak", {"team": "x"})], where=where)
     with pytest.raises(FilterError, match=r"\$near"):
         index.add([], where={"a": {"$near": 1}})
+
+
+def test_what_somebody_put_beside_an_older_copy_stays(index: CrispIndex, tmp_path: Path) -> None:
+    index.add([Passage("a", "oak")])
+    copy = index.copy_to(tmp_path / "storage")
+    (copy / "docstore.json").write_text("mine")
+    with pytest.raises(IndexExistsError, match="more than that"):
+        index.copy_to(copy)
+    assert (copy / "docstore.json").read_text() == "mine"
+
+
+def test_another_index_at_the_same_path_does_not_replace_the_copy(encoder: Any, tmp_path: Path) -> None:
+    with CrispIndex.create(tmp_path / "i", encoder) as index:
+        index.add([Passage("a", "oak")])
+        index.copy_to(tmp_path / "copy")
+    shutil.rmtree(tmp_path / "i")
+    with CrispIndex.create(tmp_path / "i", encoder) as other, pytest.raises(IndexExistsError):
+        other.copy_to(tmp_path / "copy")
+    with CrispIndex.open(tmp_path / "copy", encoder) as copy:
+        assert len(copy) == 1
+
+
+def test_the_older_copy_is_there_again_where_the_newer_one_cannot_take_its_place(
+    index: CrispIndex, encoder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.add([Passage("a", "oak")])
+    target = index.copy_to(tmp_path / "copy")
+    rename = Path.rename
+
+    def failing(self: Path, to: Path) -> Path:
+        if Path(to) == target and not self.name.endswith(".old"):
+            raise OSError("no")
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match="no"):
+        index.copy_to(target)
+    with CrispIndex.open(target, encoder) as copy:
+        assert len(copy) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "index.crisp"]

@@ -226,3 +226,17 @@ def test_search_passages_and_delete_keep_the_same_passages(
         assert {passage.id for passage in index.passages(where)} == wanted
         assert index.delete(where=where) == len(wanted)
         assert {passage.id for passage in index.passages()} == {str(n) for n in range(len(stored))} - wanted
+
+
+def test_a_string_with_nul_in_it_is_compared_whole(index: CrispIndex) -> None:
+    tenants = {"one": "a", "two": "a\x00b", "three": "a\x00c", "four": r"a\u0000b"}
+    index.add(Passage(id_, "oak", {"tenant": tenant, "tags": [tenant]}) for id_, tenant in tenants.items())
+    for operator in ("$eq", "$ne", "$gt", "$lte", "$text_match", "$contains"):
+        field = "tags" if operator == "$contains" else "tenant"
+        for operand in tenants.values():
+            where = {field: {operator: operand}}
+            kept = [
+                id_ for id_, value in tenants.items() if matches(parse_filter(where), {"tenant": value, "tags": [value]})
+            ]
+            assert [passage.id for passage in index.passages(where)] == kept, where
+    assert [hit.id for hit in index.search("oak", where={"tenant": "a"})] == ["one"]

@@ -272,3 +272,11 @@ def test_any_sequence_of_changes_equals_a_dict_with_brute_force(
     monkeypatch.setattr(crisp_index, "MIN_DEAD_VECTORS", 10)
     LikeADict.encoder, LikeADict.expected = encoder, staticmethod(expected)
     run_state_machine_as_test(LikeADict, settings=settings(max_examples=40, stateful_step_count=20, deadline=None))
+
+
+def test_no_two_hits_share_anything_that_a_caller_may_change(index: CrispIndex) -> None:
+    index.add_texts(["oak"], metadatas=[{"tags": ["a"], "deep": {"er": [1]}}])
+    (first,), (second,) = index.search_batch(["oak", "oak"])
+    first.metadata["tags"].append("b")
+    first.metadata["deep"]["er"].clear()
+    assert second.metadata == {"tags": ["a"], "deep": {"er": [1]}}

@@ -406,3 +406,39 @@ def test_a_killed_writer_blocks_nobody(index: CrispIndex, children: Any) -> None
     holder.wait()
     index.add_texts(["pine"])
     assert len(index) == 1
+
+
+@pytest.mark.parametrize("key", [1, True, None])
+def test_a_key_that_json_would_turn_into_a_string_is_refused_however_deep(index: CrispIndex, key: Any) -> None:
+    for metadata in ({key: "x"}, {"a": {key: "x"}}, {"a": [{"b": ({key: "x"},)}]}):
+        with pytest.raises(InvalidInputError, match="keys must be strings"):
+            index.add([Passage("a", "oak", metadata)])
+    assert len(index) == 0
+
+
+def test_metadata_nested_without_end_is_refused_by_id(index: CrispIndex) -> None:
+    deep: Any = 1
+    for _ in range(5000):
+        deep = [deep]
+    with pytest.raises(InvalidInputError, match="'a'"):
+        index.add([Passage("a", "oak", {"deep": deep})])
+
+
+@pytest.mark.parametrize("id_", [["a"], None, 1, {"a": 1}, "\ud800"])
+def test_an_id_that_is_no_string_is_the_callers_mistake_and_no_damage(index: CrispIndex, id_: Any) -> None:
+    index.add_texts(["oak"], ids=["1"])
+    for use in (index.get, index.delete, lambda ids: index.replace(ids, [])):
+        with pytest.raises(InvalidInputError):
+            use([id_])
+    assert len(index) == 1
+
+
+def test_what_is_not_unicode_is_an_input_error(index: CrispIndex) -> None:
+    index.add_texts(["oak"])
+    for search in (
+        lambda: index.search("\ud800"),
+        lambda: index.search("oak", where={"a": "\ud800"}),
+        lambda: index.search("oak", where={"\ud800": "a"}),
+    ):
+        with pytest.raises(InvalidInputError, match="not Unicode"):
+            search()

@@ -315,3 +315,37 @@ def test_a_slow_search_of_an_adapter_leaves_the_event_loop_free(adapter: Any, ga
         return await task
 
     assert asyncio.run(ask()) == ["ship", "abroad"]
+
+
+def stops(metadata: dict[str, Any]) -> bool:
+    return next(iter(()))
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_filter_that_raises_stop_iteration_is_an_error_and_no_endless_wait(index: CrispIndex, alone: bool) -> None:
+    async def ask() -> list[Any]:
+        search = gatherer(index).search
+        calls = [search(index, "parcel", 2, stops)] + ([] if alone else [search(index, "parcel", 2, None)])
+        return await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 20)
+
+    failed, *others = asyncio.run(ask())
+    assert isinstance(failed, RuntimeError) and isinstance(failed.__cause__, StopIteration)
+    assert all(isinstance(hits, list) for hits in others)
+
+
+def test_no_async_method_of_llama_index_waits_forever_for_a_filter(index: CrispIndex) -> None:
+    adapter = pytest.importorskip("crisp_rag.retrievers.llama_index", exc_type=ImportError)
+    store = adapter.CrispVectorStore(index, stops)
+    chosen = adapter.CrispRetriever(index, where=stops, node_ids=["ship"])
+    for call in (store.aclear, lambda: store.aget_nodes(["ship"]), lambda: chosen.aretrieve("parcel")):
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            asyncio.run(asyncio.wait_for(call(), 20))
+
+
+def test_callers_of_one_batch_share_nothing_that_they_may_change(counted: CrispIndex) -> None:
+    async def ask() -> list[list[Hit]]:
+        return await asyncio.gather(*(gatherer(counted).search(counted, "gift cards", 1, None) for _ in range(2)))
+
+    (first,), (second,) = asyncio.run(ask())
+    first.metadata["tags"].append("mine")
+    assert second.metadata["tags"] == ["card", "cash"]

@@ -27,7 +27,7 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryMode,
 )
 
-from crisp_rag.errors import IndexExistsError, IndexNotFoundError, InvalidInputError
+from crisp_rag.errors import IndexClosedError, IndexExistsError, IndexNotFoundError, InvalidInputError
 from crisp_rag.index import CrispIndex
 from crisp_rag.retrievers.llama_index import CrispRetriever, CrispVectorIndex, CrispVectorStore, PassThroughEmbedding
 
@@ -287,3 +287,86 @@ class TestManagedIndex:
         ((start, end),) = handler.get_event_pairs(CBEventType.RETRIEVE)
         assert start.payload["query_str"] == "gift cards"
         assert [node.score for node in end.payload["nodes"]] == [empty.search("gift cards")[0].score]
+
+
+def test_no_source_document_is_not_every_node_that_has_none(index: CrispIndex) -> None:
+    before = len(index)
+    store, managed = CrispVectorStore(index), CrispVectorIndex(index)
+    for call in (
+        lambda: store.delete(None),  # type: ignore[arg-type]
+        lambda: managed.delete_ref_doc(None),  # type: ignore[arg-type]
+        lambda: CrispRetriever(index, doc_ids=[None]),  # type: ignore[list-item]
+        lambda: store.query(VectorStoreQuery(query_str="parcel", similarity_top_k=2, doc_ids=[None])),  # type: ignore[list-item]
+    ):
+        with pytest.raises(InvalidInputError, match="id is a string"):
+            call()
+    assert len(index) == before
+
+
+def test_an_option_that_nobody_reads_is_refused_where_it_could_restrict(index: CrispIndex) -> None:
+    store, managed = CrispVectorStore(index), CrispVectorIndex(index)
+    query = VectorStoreQuery(query_str="parcel", similarity_top_k=2)
+    where = {"team": "sales"}
+    for call in (
+        lambda: store.query(query, where=where),
+        lambda: asyncio.run(store.aquery(query, where=where)),
+        lambda: store.delete("policy.md", where=where),
+        lambda: asyncio.run(store.adelete("policy.md", where=where)),
+        lambda: store.delete_nodes(["ship"], where=where),
+        lambda: asyncio.run(store.adelete_nodes(["ship"], where=where)),
+        lambda: managed.delete_nodes(["ship"], where=where),
+        lambda: asyncio.run(managed.adelete_ref_doc("policy.md", where=where)),
+    ):
+        with pytest.raises(InvalidInputError, match="Unknown options where"):
+            call()
+    assert len(index) == 6
+
+
+def test_refreshing_a_document_given_twice_keeps_the_last(empty: CrispIndex) -> None:
+    managed = CrispVectorIndex(empty)
+    one, other = Document(text="one", id_="d"), Document(text="other", id_="d")
+    assert managed.refresh_ref_docs([one, one]) == [True, False]
+    assert texts(empty) == ["one"]
+    assert managed.refresh_ref_docs([one, other, one, other]) == [False, True, True, True]
+    assert texts(empty) == ["other"]
+
+
+def test_updates_of_one_document_at_the_same_time_leave_one(empty: CrispIndex) -> None:
+    managed = CrispVectorIndex(empty)
+    documents = [Document(text=f"version {number}", id_="d") for number in range(8)]
+
+    async def update() -> None:
+        await asyncio.gather(*(managed.aupdate_ref_doc(document) for document in documents[:4]))
+        await asyncio.gather(*(managed.arefresh_ref_docs([document]) for document in documents[4:]))
+
+    asyncio.run(update())
+    assert len(empty) == 1
+
+
+def test_a_document_in_one_piece_within_a_bound_filter_is_unchanged_at_the_next_refresh(empty: CrispIndex) -> None:
+    managed = CrispVectorIndex(empty, {"tenant": "a"}, transformations=[PassThroughEmbedding()])
+    document = Document(text="whole", id_="d", metadata={"year": 2026})
+    assert managed.refresh_ref_docs([document]) == [True]
+    assert [passage.id for passage in empty.passages({"tenant": "a"})] == ["d"]
+    assert managed.refresh_ref_docs([document]) == [False]
+
+
+def test_more_documents_than_sqlite_takes_values_can_be_refreshed(empty: CrispIndex) -> None:
+    managed = CrispVectorIndex(empty)
+    documents = [Document(text="red", id_=f"d{number}") for number in (1, 2)]
+    managed.refresh_ref_docs(documents)
+    assert len(managed._hashes([f"d{number}" for number in range(40_000)])) == 2
+
+
+def test_a_place_that_was_opened_for_nothing_is_closed_again(index: CrispIndex, encoder: Any) -> None:
+    opened: list[CrispIndex] = []
+
+    class Watched(CrispRetriever):
+        def __init__(self, index: CrispIndex, *args: Any, **options: Any) -> None:
+            opened.append(index)
+            super().__init__(index, *args, **options)
+
+    with pytest.raises(InvalidInputError, match="similarity_top_k"):
+        Watched.from_persist_dir(index.path, encoder, similarity_top_k=0)
+    with pytest.raises(IndexClosedError):
+        len(opened[0])

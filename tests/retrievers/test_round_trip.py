@@ -193,3 +193,12 @@ def test_what_could_not_be_read_back_is_refused(shared: CrispIndex) -> None:
     with pytest.raises(InvalidInputError, match="_node"):
         store.add([TextNode(id_="n", text="alpha", metadata={"_node": {}})])
     assert store.get_nodes() == []
+
+
+@pytest.mark.parametrize("source", [None, "x"])
+def test_metadata_of_our_key_comes_back_with_and_without_a_source_document(shared: CrispIndex, source: str | None) -> None:
+    given = {NodeRelationship.SOURCE: RelatedNodeInfo(node_id=source)} if source else {}
+    node = TextNode(id_="own", text="hello", metadata={"ref_doc_id": "x", "a": 1}, relationships=given)
+    store = llama_index.CrispVectorStore(shared)
+    store.add([node])
+    assert store.get_nodes(["own"]) == [node]

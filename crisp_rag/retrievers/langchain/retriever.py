@@ -21,7 +21,7 @@ from crisp_rag.index.filters import check_filter
 from crisp_rag.index.types import Where
 from crisp_rag.retrievers.langchain.documents import passages_from_documents, scored_document
 from crisp_rag.retrievers.scope import ScopedIndex
-from crisp_rag.retrievers.shared import build_index
+from crisp_rag.retrievers.shared import build_index, over
 
 if TYPE_CHECKING:
     from crisp_rag.models.encoder import Encoder
@@ -96,7 +96,8 @@ class CrispRetriever(BaseRetriever):
             InvalidInputError: for blank texts, an id given twice, or lists of different lengths.
         """
         passages = passages_from_texts(texts, ids, metadatas)
-        return cls(index=build_index(path, passages, encoder, exist_ok=exist_ok), **options)
+        index = build_index(path, passages, encoder, exist_ok=exist_ok)
+        return over(index, lambda made: cls(index=made, **options))
 
     @classmethod
     def from_documents(
@@ -110,7 +111,8 @@ class CrispRetriever(BaseRetriever):
     ) -> CrispRetriever:
         """As :meth:`from_texts` for documents: their ids, texts and metadata; a document without id gets one."""
         passages = passages_from_documents(documents)
-        return cls(index=build_index(path, passages, encoder, exist_ok=exist_ok), **options)
+        index = build_index(path, passages, encoder, exist_ok=exist_ok)
+        return over(index, lambda made: cls(index=made, **options))
 
     def configurable_fields(self, **kwargs: AnyConfigurableField) -> Any:
         """As every runnable has it, except that a bound filter is not for a caller's config to replace.

@@ -18,7 +18,7 @@ from crisp_rag.index.checks import passages_from_texts
 from crisp_rag.index.types import Where
 from crisp_rag.retrievers.langchain.documents import document_from, passages_from_documents
 from crisp_rag.retrievers.scope import ScopedIndex
-from crisp_rag.retrievers.shared import build_index
+from crisp_rag.retrievers.shared import build_index, over
 
 if TYPE_CHECKING:
     from crisp_rag.models.encoder import Encoder
@@ -89,13 +89,8 @@ class CrispVectorStore(VectorStore):
                 f"embedding is a crisp-rag encoder or None, got {type(embedding).__name__}, which gives one vector a text."
             )
         passages = passages_from_texts(texts, _complete(ids), metadatas)
-        index = build_index(path, [], embedding, exist_ok=exist_ok)
-        try:
-            store = cls(index, where)
-            store._scope.add(passages)
-        except BaseException:
-            index.close()
-            raise
+        store = over(build_index(path, [], embedding, exist_ok=exist_ok), lambda index: cls(index, where))
+        over(store.index, lambda index: store._scope.add(passages))
         return store
 
     @classmethod
@@ -127,7 +122,7 @@ class CrispVectorStore(VectorStore):
         """Copy the index to a folder, without pickle.  What was added is on disk already; this is for moving it.
 
         Raises:
-            IndexExistsError: if there is anything but an older copy of this index.
+            IndexExistsError: if there is anything but an older copy of this index, which nobody has written to.
             InvalidInputError: for a store with a bound filter, because a copy has the whole index.
         """
         self._scope.copy_to(folder_path)
@@ -137,7 +132,7 @@ class CrispVectorStore(VectorStore):
         cls, folder_path: str | Path, encoder: Encoder | None = None, *, where: Where | None = None, wait: float = 0.0
     ) -> CrispVectorStore:
         """A store over the index in a folder; arguments as :meth:`CrispIndex.open`."""
-        return cls(CrispIndex.open(folder_path, encoder, wait=wait), where)
+        return over(CrispIndex.open(folder_path, encoder, wait=wait), lambda index: cls(index, where))
 
     # -- writing ------------------------------------------------------------------------------------------------
 
@@ -247,6 +242,9 @@ class CrispVectorStore(VectorStore):
 
     def as_retriever(self, **kwargs: Any) -> VectorStoreRetriever:
         """LangChain's retriever over the store; ``search_kwargs`` may have ``k``, ``filter`` and ``where``.
+
+        They are defaults, as LangChain has it: what a call gives takes their place.  What must hold for every call
+        is the store's own ``where``.
 
         For documents with their scores in the metadata use :class:`CrispRetriever`.
         """

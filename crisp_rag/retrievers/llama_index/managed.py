@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,16 +18,17 @@ from llama_index.core.storage.storage_context import StorageContext
 from crisp_rag.errors import InvalidInputError
 from crisp_rag.index import CrispIndex, Passage
 from crisp_rag.index.types import Where
+from crisp_rag.retrievers.gathering import in_thread
 from crisp_rag.retrievers.llama_index.nodes import (
-    ids_of_source,
     node_from,
     passages_from_nodes,
+    passages_of_sources,
     source_of,
-    where_from_sources,
     with_text,
 )
 from crisp_rag.retrievers.llama_index.retriever import CrispRetriever
-from crisp_rag.retrievers.llama_index.vector_store import CrispVectorStore
+from crisp_rag.retrievers.llama_index.vector_store import CrispVectorStore, refuse_unknown
+from crisp_rag.retrievers.shared import over
 
 if TYPE_CHECKING:
     from crisp_rag.models.encoder import Encoder
@@ -133,7 +133,7 @@ class CrispVectorIndex(BaseManagedIndex):
                 show_progress=show_progress,
             )
             with managed._callback_manager.as_trace("index_construction"):
-                managed._replace(documents, ())
+                managed._replace(documents)
         except BaseException:
             if made is not None:
                 made.close()
@@ -152,7 +152,7 @@ class CrispVectorIndex(BaseManagedIndex):
     @classmethod
     def load(cls, persist_dir: str | Path, encoder: Encoder | None = None, **options: Any) -> CrispVectorIndex:
         """Open the index in a folder; ``options`` are arguments of the class."""
-        return cls(CrispIndex.open(persist_dir, encoder), **options)
+        return over(CrispIndex.open(persist_dir, encoder), lambda index: cls(index, **options))
 
     from_persist_dir = load
 
@@ -181,67 +181,82 @@ class CrispVectorIndex(BaseManagedIndex):
 
     async def ainsert_nodes(self, nodes: Sequence[BaseNode], **insert_kwargs: Any) -> None:
         """As :meth:`insert_nodes`."""
-        await asyncio.to_thread(self.insert_nodes, nodes, **insert_kwargs)
+        await in_thread(self.insert_nodes, nodes, **insert_kwargs)
 
     def insert(self, document: Document, **insert_kwargs: Any) -> None:
         """Insert a document: split it and add its nodes in one commit."""
         with self._callback_manager.as_trace("insert"):
-            self._replace([document], (), **insert_kwargs)
+            self._replace([document], **insert_kwargs)
 
     async def ainsert(self, document: Document, **insert_kwargs: Any) -> None:
         """As :meth:`insert`."""
-        await asyncio.to_thread(self.insert, document, **insert_kwargs)
+        await in_thread(self.insert, document, **insert_kwargs)
 
     def delete_nodes(self, node_ids: list[str], delete_from_docstore: bool = False, **delete_kwargs: Any) -> None:
         """Delete nodes; ids that do not exist are passed over."""
+        refuse_unknown(delete_kwargs)
         self._scope.delete(node_ids)
 
     async def adelete_nodes(self, node_ids: list[str], delete_from_docstore: bool = False, **delete_kwargs: Any) -> None:
         """As :meth:`delete_nodes`."""
-        await asyncio.to_thread(self.delete_nodes, node_ids)
+        await in_thread(self.delete_nodes, node_ids, **delete_kwargs)
 
     def delete_ref_doc(self, ref_doc_id: str, delete_from_docstore: bool = False, **delete_kwargs: Any) -> None:
         """Delete all nodes of a document; one that does not exist is passed over."""
-        self._scope.delete(ids_of_source(self._scope, ref_doc_id))
+        refuse_unknown(delete_kwargs)
+        self._scope.delete([passage.id for passage in passages_of_sources(self._scope, [ref_doc_id])])
 
     async def adelete_ref_doc(self, ref_doc_id: str, delete_from_docstore: bool = False, **delete_kwargs: Any) -> None:
         """As :meth:`delete_ref_doc`."""
-        await asyncio.to_thread(self.delete_ref_doc, ref_doc_id)
+        await in_thread(self.delete_ref_doc, ref_doc_id, **delete_kwargs)
 
     def update_ref_doc(self, document: Document, **update_kwargs: Any) -> None:
         """Put a document in the place of the one with its id, in one commit: no search sees neither or both."""
         with self._callback_manager.as_trace("update_ref_doc"):
-            self._replace([document], ids_of_source(self._scope, document.id_), **update_kwargs.get("insert_kwargs", {}))
+            self._replace([document], [document.id_], **update_kwargs.get("insert_kwargs", {}))
 
     async def aupdate_ref_doc(self, document: Document, **update_kwargs: Any) -> None:
         """As :meth:`update_ref_doc`."""
-        await asyncio.to_thread(self.update_ref_doc, document, **update_kwargs)
+        await in_thread(self.update_ref_doc, document, **update_kwargs)
 
     def refresh_ref_docs(self, documents: Sequence[Document], **update_kwargs: Any) -> list[bool]:
         """Insert documents that are new and update those whose text or metadata changed, in one commit.
 
+        Of several with the same id the last one stays.
+
         Returns:
-            For each document, whether it was written.
+            For each document, whether it is new or differs from what was there, or from the one before it.
         """
         with self._callback_manager.as_trace("refresh_ref_docs"):
             known = self._hashes([document.id_ for document in documents])
-            changed = [known.get(document.id_) != document.hash for document in documents]
-            written = [document for document, differs in zip(documents, changed, strict=True) if differs]
-            gone = [id_ for document in written if document.id_ in known for id_ in ids_of_source(self._scope, document.id_)]
-            self._replace(written, gone, **update_kwargs.get("insert_kwargs", {}))
+            changed: list[bool] = []
+            written: dict[str, Document] = {}
+            for document in documents:
+                # A document that is kept in one piece has what the bound filter filled in.
+                marked = document.model_copy(update={"metadata": self._scope.marked(document.metadata)})
+                changed.append(known.get(document.id_) not in (document.hash, marked.hash))
+                if changed[-1]:
+                    known[document.id_] = document.hash
+                    written[document.id_] = document
+            self._replace([*written.values()], [*written], **update_kwargs.get("insert_kwargs", {}))
         return changed
 
     async def arefresh_ref_docs(self, documents: Sequence[Document], **update_kwargs: Any) -> list[bool]:
         """As :meth:`refresh_ref_docs`."""
-        return await asyncio.to_thread(self.refresh_ref_docs, documents, **update_kwargs)
+        return await in_thread(self.refresh_ref_docs, documents, **update_kwargs)
 
-    def _replace(self, documents: Sequence[Document], delete_ids: Sequence[str], **options: Any) -> None:
+    def _replace(self, documents: Sequence[Document], sources: Sequence[str] = (), **options: Any) -> None:
+        """Insert documents, and delete all nodes of those in ``sources``, in one commit."""
         nodes = run_transformations(documents, self._transformations, show_progress=self._show_progress, **options)
-        self._insert(nodes, delete_ids=delete_ids)
+        self._insert(nodes, sources=sources)
 
-    def _insert(self, nodes: Sequence[BaseNode], *, delete_ids: Sequence[str] = (), **insert_kwargs: Any) -> None:
+    def _insert(self, nodes: Sequence[BaseNode], *, sources: Sequence[str] = (), **insert_kwargs: Any) -> None:
         passages = passages_from_nodes(with_text(nodes))
-        self._scope.add(passages, delete_ids=delete_ids, show_progress=self._show_progress)
+
+        def gone() -> list[str]:  # asked when nobody else can write: two updates at once would both stay otherwise
+            return [passage.id for passage in passages_of_sources(self._scope, sources)]
+
+        self._scope.add(passages, delete_ids=gone if sources else (), show_progress=self._show_progress)
         for node in nodes:
             if isinstance(node, IndexNode) and node.obj is not None:
                 self._object_map[node.index_id] = node.obj
@@ -252,11 +267,9 @@ class CrispVectorIndex(BaseManagedIndex):
     def _hashes(self, ids: Sequence[str]) -> dict[str, str | None]:
         """What LlamaIndex calls a document's hash, as it was when it was inserted, for those that are here."""
         found: dict[str, str | None] = {}
-        for passage in self._scope.passages(where_from_sources(ids)):
-            found[str(source_of(passage))] = _source_info(passage).hash
-        for passage in self._scope.get(ids):
-            if source_of(passage) is None:
-                found[passage.id] = node_from(passage).hash
+        for passage in passages_of_sources(self._scope, dict.fromkeys(ids)):
+            source = source_of(passage)
+            found[source or passage.id] = (_source_info(passage) if source else node_from(passage)).hash
         return found
 
     # -- reading ------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ takes both off again.  What another framework wrote has no ``_node``; its source
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from llama_index.core.schema import (
@@ -27,12 +27,16 @@ from llama_index.core.schema import (
 
 from crisp_rag.errors import InvalidInputError
 from crisp_rag.index import Hit, Passage
+from crisp_rag.index.checks import check_ids
 from crisp_rag.retrievers.scope import ScopedIndex
 
 REF_DOC_ID = "ref_doc_id"
 NODE = "_node"
 _OWN_REF_DOC_ID = "has_own_ref_doc_id"
 _CLASSES: dict[str, type[BaseNode]] = {cls.class_name(): cls for cls in (TextNode, IndexNode, ImageNode, Node, Document)}
+_SOURCES_AT_ONCE = 1000
+"""Documents named in one filter: SQLite takes 32 766 values at most, and each is in it twice."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -66,14 +70,13 @@ def _passage(node: BaseNode) -> Passage:
         raise InvalidInputError(f"Node {node.node_id!r} has metadata {NODE!r}, which the index uses: rename that key.")
     fields = _fields(node)
     source = node.ref_doc_id
-    if source is not None:
-        if REF_DOC_ID in metadata:
-            fields[_OWN_REF_DOC_ID] = True
-        if metadata.setdefault(REF_DOC_ID, source) != source:
-            raise InvalidInputError(
-                f"Node {node.node_id!r} has metadata {REF_DOC_ID}={metadata[REF_DOC_ID]!r} and the source document "
-                f"{source!r}: rename that key of the metadata."
-            )
+    if REF_DOC_ID in metadata:
+        fields[_OWN_REF_DOC_ID] = True
+    if source is not None and metadata.setdefault(REF_DOC_ID, source) != source:
+        raise InvalidInputError(
+            f"Node {node.node_id!r} has metadata {REF_DOC_ID}={metadata[REF_DOC_ID]!r} and the source document "
+            f"{source!r}: rename that key of the metadata."
+        )
     return Passage(node.node_id, node.get_content(MetadataMode.NONE), {**metadata, NODE: fields})
 
 
@@ -137,13 +140,25 @@ def source_of(passage: Passage | Hit) -> str | None:
 
 
 def where_from_sources(ids: Sequence[str]) -> dict[str, Any]:
-    """A filter that keeps the passages for which :func:`source_of` gives one of the ids."""
+    """A filter that keeps the passages for which :func:`source_of` gives one of the ids.
+
+    Raises:
+        InvalidInputError: for an id that is no string: None would keep all that have no source document.
+    """
+    ids = check_ids(ids)
     non_empty_string = {REF_DOC_ID: {"$text_match": "", "$ne": ""}}
-    elsewhere = {"$not": non_empty_string, NODE: {"$exists": False}, "source": {"$in": list(ids)}}
-    return {"$or": [{REF_DOC_ID: {"$in": list(ids)}}, elsewhere]}
+    elsewhere = {"$not": non_empty_string, NODE: {"$exists": False}, "source": {"$in": ids}}
+    return {"$or": [{REF_DOC_ID: {"$in": ids}}, elsewhere]}
 
 
-def ids_of_source(scope: ScopedIndex, source: str) -> list[str]:
-    """The ids of a document's passages: those cut from it, or the document itself where it is kept in one piece."""
-    cut = [passage.id for passage in scope.passages(where_from_sources([source]))]
-    return cut + [passage.id for passage in scope.get([source]) if source_of(passage) is None]
+def passages_of_sources(scope: ScopedIndex, sources: Iterable[str]) -> Iterator[Passage]:
+    """The passages of documents: those cut from them, and the documents themselves where they are kept in one piece.
+
+    Raises:
+        InvalidInputError: for an id that is no string.
+    """
+    ids = check_ids(sources)
+    for first in range(0, len(ids), _SOURCES_AT_ONCE):
+        part = ids[first : first + _SOURCES_AT_ONCE]
+        yield from scope.passages(where_from_sources(part))
+        yield from (passage for passage in scope.get(part) if source_of(passage) is None)

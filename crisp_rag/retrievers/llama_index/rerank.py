@@ -20,7 +20,8 @@ _dispatcher = get_dispatcher(__name__)
 class CrispRerank(BaseNodePostprocessor):
     """Sorts nodes by MaxSim of their text with the query and keeps the best.
 
-    A node's score becomes its MaxSim, the same as :class:`CrispRetriever` gives.  A node without text comes last,
+    A node's score becomes its MaxSim, which :class:`CrispRetriever` gives too, up to the rounding of what an index
+    stores, for passages without a context.  A node without text comes last,
     with 0.  The nodes that come in are left as they are.
 
     Args:

@@ -20,7 +20,7 @@ from crisp_rag.retrievers.llama_index.filters import where_from_filters
 from crisp_rag.retrievers.llama_index.nodes import node_from, passages_from_nodes, where_from_sources
 from crisp_rag.retrievers.llama_index.searching import afind, find, id_list
 from crisp_rag.retrievers.scope import ScopedIndex
-from crisp_rag.retrievers.shared import build_index, narrow
+from crisp_rag.retrievers.shared import build_index, narrow, over
 
 if TYPE_CHECKING:
     from crisp_rag.models.encoder import Encoder
@@ -88,8 +88,8 @@ class CrispRetriever(BaseRetriever):
             options: Arguments of the retriever, such as ``similarity_top_k`` and ``filters``.
         """
         if not isinstance(index, CrispIndex):
-            index = CrispIndex.open(index, encoder)
-        elif encoder is not None:
+            return over(CrispIndex.open(index, encoder), lambda opened: cls(opened, **options))
+        if encoder is not None:
             raise InvalidInputError("encoder is for opening a path; an index that is open has its own.")
         return cls(index, **options)
 
@@ -117,7 +117,7 @@ class CrispRetriever(BaseRetriever):
             InvalidInputError: for nodes without text, an id given twice, or metadata that JSON cannot hold.
         """
         passages = passages_from_nodes(nodes)
-        return cls(build_index(path, passages, encoder, exist_ok=exist_ok), **options)
+        return over(build_index(path, passages, encoder, exist_ok=exist_ok), lambda index: cls(index, **options))
 
     def persist(self, persist_dir: str | Path) -> None:
         """Copy the index to a folder for :meth:`from_persist_dir`; nothing to do where the index lies there.

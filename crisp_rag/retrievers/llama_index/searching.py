@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from crisp_rag.errors import InvalidInputError
 from crisp_rag.index import Hit
 from crisp_rag.index.types import Where
+from crisp_rag.retrievers.gathering import in_thread
 from crisp_rag.retrievers.scope import ScopedIndex
 
 Search = Callable[[int], list[Hit]]
@@ -30,7 +30,7 @@ async def afind(
     """As :func:`find`, without holding up the event loop."""
     if len(texts) == 1 and node_ids is None:
         return await scope.asearch(texts[0], k, *filters)
-    return await asyncio.to_thread(find, scope, texts, k, node_ids, *filters)
+    return await in_thread(find, scope, texts, k, node_ids, *filters)
 
 
 def id_list(name: str, ids: Iterable[str]) -> list[str]:

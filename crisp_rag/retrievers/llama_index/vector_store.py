@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -21,11 +20,12 @@ from crisp_rag.errors import InvalidInputError
 from crisp_rag.index import CrispIndex, Hit
 from crisp_rag.index.checks import check_query
 from crisp_rag.index.types import Where
+from crisp_rag.retrievers.gathering import in_thread
 from crisp_rag.retrievers.llama_index.filters import where_from_filters
 from crisp_rag.retrievers.llama_index.nodes import (
-    ids_of_source,
     node_from,
     passages_from_nodes,
+    passages_of_sources,
     where_from_sources,
     with_text,
 )
@@ -86,15 +86,16 @@ class CrispVectorStore(BasePydanticVectorStore):
 
     async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
         """As :meth:`add`."""
-        return await asyncio.to_thread(self.add, nodes, **kwargs)
+        return await in_thread(self.add, nodes, **kwargs)
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Delete the nodes of a source document, and the node of that id where it is a document in one piece."""
-        self._scope.delete(ids_of_source(self._scope, ref_doc_id))
+        refuse_unknown(delete_kwargs)
+        self._scope.delete([passage.id for passage in passages_of_sources(self._scope, [ref_doc_id])])
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """As :meth:`delete`."""
-        await asyncio.to_thread(self.delete, ref_doc_id)
+        await in_thread(self.delete, ref_doc_id, **delete_kwargs)
 
     def delete_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
@@ -104,6 +105,7 @@ class CrispVectorStore(BasePydanticVectorStore):
         Raises:
             InvalidInputError: if neither is given; :meth:`clear` deletes everything.
         """
+        refuse_unknown(delete_kwargs)
         if node_ids is None and filters is None:
             raise InvalidInputError("delete_nodes needs node_ids or filters; clear() deletes everything.")
         ids = None if node_ids is None else id_list("node_ids", node_ids)
@@ -113,7 +115,7 @@ class CrispVectorStore(BasePydanticVectorStore):
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
     ) -> None:
         """As :meth:`delete_nodes`."""
-        await asyncio.to_thread(self.delete_nodes, node_ids, filters)
+        await in_thread(self.delete_nodes, node_ids, filters, **delete_kwargs)
 
     def clear(self) -> None:
         """Delete every node that the store shows."""
@@ -121,7 +123,7 @@ class CrispVectorStore(BasePydanticVectorStore):
 
     async def aclear(self) -> None:
         """As :meth:`clear`."""
-        await asyncio.to_thread(self.clear)
+        await in_thread(self.clear)
 
     def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
         """Nodes by id, in the order asked for, by filter, or those with both; all of them if neither is given."""
@@ -133,7 +135,7 @@ class CrispVectorStore(BasePydanticVectorStore):
 
     async def aget_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
         """As :meth:`get_nodes`."""
-        return await asyncio.to_thread(self.get_nodes, node_ids, filters)
+        return await in_thread(self.get_nodes, node_ids, filters)
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """The nodes that answer ``query_str`` best, with their MaxSim.
@@ -142,13 +144,25 @@ class CrispVectorStore(BasePydanticVectorStore):
         LlamaIndex has it.  ``query_embedding`` is a single vector and is not used.
 
         Raises:
-            InvalidInputError: for a query without words, or a mode other than ``default``.
+            InvalidInputError: for a query without words, a mode other than ``default``, or an option.
         """
+        refuse_unknown(kwargs)
         return _result(find(self._scope, *_arguments(query)))
 
     async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """As :meth:`query`; what is asked at the same time is encoded together."""
+        refuse_unknown(kwargs)
         return _result(await afind(self._scope, *_arguments(query)))
+
+
+def refuse_unknown(options: Mapping[str, Any]) -> None:
+    """Refuse options that a caller may take for a restriction of what is found or deleted, and that nobody reads.
+
+    Raises:
+        InvalidInputError: naming them.
+    """
+    if options:
+        raise InvalidInputError(f"Unknown options {', '.join(sorted(options))}: filters belong into the query or the store.")
 
 
 def _arguments(query: VectorStoreQuery) -> tuple[list[str], int, set[str] | None, Where | None, Where | None]:
