@@ -18,7 +18,8 @@ from torch import Tensor
 
 Initialisation = Literal["segments", "greedy", "farthest", "spread"]
 CANDIDATES = 4
-"""Candidates a cluster of the greedy start."""
+FEWEST_CANDIDATES = 64
+"""Candidates a cluster of the greedy start, and a text at least."""
 INITIALISATIONS: tuple[Initialisation, ...] = ("segments", "greedy", "farthest", "spread")
 
 
@@ -44,7 +45,7 @@ def spherical_kmeans(
             a cluster of its own.
         iterations: Upper limit on Lloyd's iterations; stops early when no assignment changes.
         init: ``greedy`` takes, one by one, the token that lowers the total cosine distance most (k-means++ with the
-            best of at most 4 k candidates along the text instead of a random one); it leaves the least inertia
+            best of 4 k candidates (64 at least) along the text instead of a random one); it leaves the least inertia
             and retrieves best.  ``segments`` cuts the text into k runs of tokens and starts from their means,
             which costs least; ``farthest`` takes the token farthest from those taken; ``spread`` tokens at even
             distances along the text.
@@ -170,7 +171,7 @@ def _initial_tokens(unit: Tensor, weights: Tensor | None, mask: Tensor, clusters
     if init == "spread":
         return _evenly(mask, torch.full_like(clusters, width))
     # (B, C) candidates; a row with fewer tokens than candidates has each of them, the last one several times.
-    candidates = _evenly(mask, (CANDIDATES * clusters).clamp_max(length)) if init == "greedy" else None
+    candidates = _evenly(mask, (CANDIDATES * clusters).clamp_min(FEWEST_CANDIDATES).clamp_max(length)) if init == "greedy" else None
     some = unit if candidates is None else unit.gather(1, candidates.unsqueeze(-1).expand(-1, -1, dim))
     distance = (1.0 - some @ unit.transpose(1, 2)).clamp_min(0.0)  # (B, C, T)
     distance = distance * (mask if weights is None else weights * mask).unsqueeze(1)

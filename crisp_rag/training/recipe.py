@@ -160,7 +160,7 @@ def train(
         columns[f"negative_{rank + 1}"] = [example.negatives[rank] for example in examples]
 
     model = encoder.model
-    model.model_card_data.generate_widget_examples = False  # ours is written below
+    model.model_card_data.widget = [{}]  # or the trainer makes up examples for a card that is written below
     read = model.max_seq_length
     model.max_seq_length = min(options.max_tokens, read or options.max_tokens)
     frozen = _freeze(model, options.layers)
