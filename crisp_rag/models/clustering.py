@@ -171,7 +171,9 @@ def _initial_tokens(unit: Tensor, weights: Tensor | None, mask: Tensor, clusters
     if init == "spread":
         return _evenly(mask, torch.full_like(clusters, width))
     # (B, C) candidates; a row with fewer tokens than candidates has each of them, the last one several times.
-    candidates = _evenly(mask, (CANDIDATES * clusters).clamp_min(FEWEST_CANDIDATES).clamp_max(length)) if init == "greedy" else None
+    candidates = (
+        _evenly(mask, (CANDIDATES * clusters).clamp_min(FEWEST_CANDIDATES).clamp_max(length)) if init == "greedy" else None
+    )
     some = unit if candidates is None else unit.gather(1, candidates.unsqueeze(-1).expand(-1, -1, dim))
     distance = (1.0 - some @ unit.transpose(1, 2)).clamp_min(0.0)  # (B, C, T)
     distance = distance * (mask if weights is None else weights * mask).unsqueeze(1)
