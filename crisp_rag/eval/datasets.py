@@ -80,7 +80,7 @@ def load_beir(folder: str | Path, split: str = "test", limit_queries: int | None
     folder = Path(folder)
     if not folder.is_dir():
         raise DatasetError(f"{folder} is not a folder: a data set is a folder with corpus.jsonl, queries.jsonl, qrels/.")
-    corpus = _read_corpus(folder / "corpus.jsonl")
+    corpus = read_corpus(folder / "corpus.jsonl")
     lines, queries, answers = _read_queries(folder / "queries.jsonl")
     qrels = _read_qrels(folder / "qrels" / f"{split}.tsv", corpus, queries)
     chosen = [id_ for id_ in queries if id_ in qrels][:limit_queries]
@@ -98,7 +98,12 @@ def load_beir(folder: str | Path, split: str = "test", limit_queries: int | None
     )
 
 
-def _read_corpus(path: Path) -> dict[str, Document]:
+def read_corpus(path: Path) -> dict[str, Document]:
+    """The documents of a ``corpus.jsonl`` by id, in file order.
+
+    Raises:
+        DatasetError: naming the file and the line, if it is missing, malformed or without words.
+    """
     corpus: dict[str, Document] = {}
     for line, id_, row in _rows(path):
         if id_ in corpus:
