@@ -190,8 +190,8 @@ def train_command(
 
         options = TrainingOptions(
             steps=steps, batch_size=batch_size, learning_rate=learning_rate, layers=layers or None, lora_rank=lora_rank,
-            mini_batch_size=mini_batch, average=average, evaluate_steps=evaluate_steps, budgets=ELASTIC_BUDGETS if elastic else (),
-            save_steps=20, seed=seed,
+            mini_batch_size=mini_batch, average=average, evaluate_steps=evaluate_steps,
+            budgets=ELASTIC_BUDGETS if elastic else (), save_steps=20, seed=seed,
         )  # fmt: skip
         encoder = _encoder(start, variant)
         bar = Progress(
