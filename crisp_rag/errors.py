@@ -6,6 +6,8 @@ to catch them all.  The ones that are also a :class:`ValueError` say that an arg
 
 from __future__ import annotations
 
+import errno
+
 
 class CrispError(Exception):
     """Base of every error that crisp-rag raises on purpose."""
@@ -39,8 +41,19 @@ class IndexLockedError(CrispError):
     """Another writer holds the index; the message names the holder."""
 
 
+class DiskFullError(CrispError, OSError):
+    """There is no space left for a write; the index is as it was before."""
+
+
 class IndexClosedError(CrispError):
     """The index was used after ``close()``."""
+
+
+def disk_full(path: object) -> DiskFullError:
+    """The error of a write for which there is no space left."""
+    error = DiskFullError(f"No space left on device to write {path}: free some and try again; the index is as it was.")
+    error.errno = errno.ENOSPC
+    return error
 
 
 class EncoderMismatchError(CrispError):

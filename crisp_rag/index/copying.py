@@ -14,6 +14,7 @@ import uuid
 from pathlib import Path
 
 from crisp_rag.errors import IndexExistsError
+from crisp_rag.index import acknowledged
 from crisp_rag.index.segments import sync_folder
 from crisp_rag.index.store import Store
 
@@ -76,7 +77,15 @@ def _copy_file(source: Path, target: Path) -> None:
         os.fsync(new.fileno())
 
 
-_FILES = {"index.sqlite", "index.sqlite-wal", "index.sqlite-shm", "segments", "writer.lock", "writer.json"}
+_FILES = {
+    "index.sqlite",
+    "index.sqlite-wal",
+    "index.sqlite-shm",
+    "segments",
+    "writer.lock",
+    "writer.json",
+    acknowledged.NAME,
+}
 
 
 def _is_unchanged_copy(target: Path, origin: str, identity: str | None) -> bool:

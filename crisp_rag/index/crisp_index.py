@@ -10,6 +10,7 @@ run from any number of threads and processes, each over a snapshot; writes queue
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,33 +23,39 @@ from crisp_rag.errors import (
     EncoderMismatchError,
     IndexCorruptError,
     IndexExistsError,
-    IndexFormatError,
     IndexNotFoundError,
     InvalidInputError,
 )
+from crisp_rag.index import places
+from crisp_rag.index.acknowledged import acknowledged, check_acknowledged
 from crisp_rag.index.backend import ExactBackend, Snapshot
 from crisp_rag.index.checks import (
     check_ids,
     check_k,
     check_passages,
     check_query,
+    check_vectors,
     check_within,
     passages_from_texts,
     vector_problem,
 )
 from crisp_rag.index.copying import copy_index
+from crisp_rag.index.declared import check_fields, declare, declared_fields
 from crisp_rag.index.filters import check_filter
 from crisp_rag.index.locking import WriterLock
-from crisp_rag.index.lookups import load_snapshot, matching_rows, passages_of
-from crisp_rag.index.segments import DTYPE
+from crisp_rag.index.lookups import matching_rows, passages_of
+from crisp_rag.index.segments import DTYPE, sync_folder
+from crisp_rag.index.settings import FORMAT_VERSION, check_settings
 from crisp_rag.index.store import Record, Store
-from crisp_rag.index.types import Hit, IndexStats, Passage, Where, copied
+from crisp_rag.index.streams import Stream
+from crisp_rag.index.types import Compaction, Hit, IndexStats, Passage, Where, copied
 from crisp_rag.index.writing import Writer
 
 if TYPE_CHECKING:
     from crisp_rag.models.encoder import Encoder
 
-FORMAT_VERSION = 1
+CHECKED_AT_OPEN = 32 << 20
+"""Bytes of an index up to which opening it checks every one of them; a larger one is checked as it is used."""
 _ATTEMPTS = 50
 _T = TypeVar("_T")
 
@@ -63,13 +70,19 @@ class CrispIndex:
         self._encoder = encoder
         self._backend = ExactBackend(path / "segments", int(self._meta["dim"]))
         self._lock = WriterLock(path, wait)
-        self._writer = Writer(store, self._backend, self._lock)
+        self._writer = Writer(path, store, self._backend, self._lock)
         self._guard = threading.RLock()
         self._snapshot: Snapshot | None = None
 
     @classmethod
     def create(
-        cls, path: str | Path, encoder: Encoder | None = None, *, exist_ok: bool = False, wait: float = 0.0
+        cls,
+        path: str | Path,
+        encoder: Encoder | None = None,
+        *,
+        exist_ok: bool = False,
+        wait: float = 0.0,
+        indexed_fields: Sequence[str] = (),
     ) -> CrispIndex:
         """Make an empty index.
 
@@ -78,20 +91,26 @@ class CrispIndex:
             encoder: What turns texts into vectors; None for the default one.
             exist_ok: Open an index that is there already instead of raising.
             wait: Seconds to wait for another process that writes, 0 to fail at once.
+            indexed_fields: Metadata fields that filters use often; see :meth:`declare`.
 
         Raises:
             IndexExistsError: if there is something at the path.
         """
         path = Path(path)
+        fields = check_fields(indexed_fields)
         if (path / "index.sqlite").exists():
             if exist_ok:
-                return cls.open(path, encoder, wait=wait)
+                there = cls.open(path, encoder, wait=wait)
+                if not set(fields) <= set(there.indexed_fields):
+                    there.declare(fields)
+                return there
             raise IndexExistsError(f"There is an index at {path} already: open it, or choose another path.")
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise IndexExistsError(f"{path} is there and is no index: choose another path.")
         encoder = encoder if encoder is not None else _load_encoder(None)
         (path / "segments").mkdir(parents=True, exist_ok=True)
         store = Store(path / "index.sqlite", create=True)
+        places.build(store)
         with store.transaction(write=True):
             store.set_meta(
                 {
@@ -106,11 +125,19 @@ class CrispIndex:
                     "identity": uuid.uuid4().hex,
                 }
             )
+            declare(store, fields)
+        sync_folder(path)
+        sync_folder(path.resolve().parent)
         return cls(path, store, encoder, wait)
 
     @classmethod
     def open(cls, path: str | Path, encoder: Encoder | None = None, *, wait: float = 0.0) -> CrispIndex:
-        """Open an index and check every file of it.
+        """Open an index, checked.
+
+        A small index is checked whole.  Of a large one the settings, the sizes of all files and where its passages
+        lie are checked now; a segment is checked when it is first read, a passage when it answers, and the whole
+        database before the first filter, look-up by id or write: nothing corrupt is ever answered from.
+        :func:`crisp_rag.index.verify_index` checks everything at once.
 
         Args:
             path: Its folder.
@@ -128,23 +155,18 @@ class CrispIndex:
             raise IndexNotFoundError(f"There is no index at {path}: make one with CrispIndex.create or crisp-rag index.")
         if not (path / "index.sqlite").exists():
             raise IndexCorruptError(f"{path / 'index.sqlite'} is missing; restore it from a copy.")
+        newest = acknowledged(path)
         store = Store(path / "index.sqlite")
         try:
-            meta = store.meta()
-            version = meta.get("format_version", "")
-            if version.isdigit() and int(version) > FORMAT_VERSION:
-                raise IndexFormatError(
-                    f"{path} has format {version} and this crisp-rag reads up to {FORMAT_VERSION}: upgrade crisp-rag."
-                )
-            needed = ("format_version", "generation", "encoder", "encoder_source", "fingerprint", "dim", "pooling")
-            if not all(key in meta for key in needed) or not meta["dim"].isdigit() or not version.isdigit():
-                raise IndexCorruptError(f"{path / 'index.sqlite'} lacks its settings; restore it from a copy.")
+            meta = check_settings(store.path, store.meta())
+            check_acknowledged(store.path, newest, int(meta["generation"]))
             index = cls(path, store, encoder, wait)
             if encoder is not None:
                 index._check_encoder(encoder)
-            for _ in store.scan():
-                pass
-            index._retrying(index._backend.check)
+            whole = not places.built(store) or _size(path) <= CHECKED_AT_OPEN
+            if whole:
+                store.check()
+            index._retrying(lambda snapshot: index._backend.check(snapshot, whole=whole))
         except BaseException:
             store.close()
             raise
@@ -202,14 +224,13 @@ class CrispIndex:
         """Figures about the index as it is now."""
         snapshot = self._current()
         backend = self._backend.stats()
-        files = [file for file in self._path.rglob("*") if file.is_file()]
         return IndexStats(
             path=str(self._path),
             passages=snapshot.passages,
             vectors=snapshot.live_vectors,
             vectors_per_passage=snapshot.live_vectors / snapshot.passages if snapshot.passages else 0.0,
             bytes_vectors=backend["bytes_vectors"],
-            bytes_on_disk=sum(file.stat().st_size for file in files),
+            bytes_on_disk=_size(self._path),
             encoder=self._meta["encoder"],
             fingerprint=self._meta["fingerprint"],
             dim=int(self._meta["dim"]),
@@ -290,10 +311,58 @@ class CrispIndex:
         check_passages(added)
         check_within(added, where)
         if vectors is None:
-            texts = [passage.encoded_text for passage in added]
-            vectors = self.encoder.encode_document(texts, show_progress=show_progress) if texts else []
-        self._writer.replace(gone, added, vectors, where)
+            vectors = self._encode_documents([passage.encoded_text for passage in added], show_progress)
+        blocks = check_vectors(added, vectors, int(self._meta["dim"]))
+        if added or gone:
+            self._writer.replace(gone, added, blocks, [len(block) for block in blocks], where)
         return [passage.id for passage in added]
+
+    def add_stream(
+        self,
+        passages: Iterable[Passage],
+        *,
+        vectors: Iterable[np.ndarray] | None = None,
+        where: Where | None = None,
+        commit_every: int = 8192,
+        on_commit: Callable[[int], None] | None = None,
+    ) -> int:
+        """Add passages from an iterator of any length, in memory for ``commit_every`` of them.
+
+        Every ``commit_every`` passages are one commit.  What has been committed stays, whatever happens later: a
+        crash after hours of encoding costs one batch, and what is there is always a beginning of the stream.  A
+        passage whose id exists, or came earlier in the stream, replaces it.  No other process can write meanwhile.
+
+        Args:
+            passages: What to add.
+            vectors: A (vectors, dim) array a passage, an iterator too; encoded here by default.
+            where: What this writer may touch; see :meth:`add`.
+            commit_every: Passages a commit.
+            on_commit: Called after each commit with the number of passages taken so far, all of them on disk.
+
+        Returns:
+            How many passages were taken.
+
+        Raises:
+            InvalidInputError: naming passages that cannot be added, and how many are in the index already.
+            IndexLockedError: if another process is writing.
+        """
+        self._store.check_open()
+        check_filter(where)
+        if not isinstance(commit_every, int) or commit_every < 1:
+            raise InvalidInputError(f"commit_every is a whole number of at least 1, got {commit_every!r}.")
+        stream = Stream(passages, vectors, self._encode_documents, int(self._meta["dim"]), where)
+        done = 0
+        with self._writer.writing():
+            try:
+                for batch in stream.batches(commit_every):
+                    self._writer.replace((), batch.passages, batch.blocks, batch.counts, where)
+                    done += len(batch.taken)
+                    if on_commit is not None:
+                        on_commit(done)
+            except InvalidInputError as error:
+                said = str(error).removesuffix(" Nothing was added.")
+                raise InvalidInputError(f"{said} The {done} passages before this batch are in the index.") from error
+        return done
 
     def delete(self, ids: Iterable[str] | None = None, where: Where | None = None) -> int:
         """Delete passages by id, by filter, or those with both.
@@ -309,10 +378,44 @@ class CrispIndex:
             raise InvalidInputError("delete needs ids or where; delete(where={}) deletes everything.")
         return self._writer.delete(None if ids is None else check_ids(ids), where)
 
-    def compact(self) -> None:
-        """Rewrite all live vectors into one segment and give back the space of deleted ones."""
+    def compact(self) -> Compaction:
+        """Rewrite all live vectors into one segment and give back the space of deleted passages.
+
+        Needs as much free disk as the live part of the index takes, and memory for about 100 bytes a passage.
+        Searches go on meanwhile.
+
+        Returns:
+            The index's bytes on disk before and after.
+
+        Raises:
+            DiskFullError: if there is too little space; the index is as it was before.
+            IndexLockedError: if another process is writing.
+        """
         self._store.check_open()
+        before = _size(self._path)
         self._writer.compact()
+        return Compaction(before, _size(self._path))
+
+    def declare(self, fields: Sequence[str]) -> None:
+        """Index metadata fields, so that a filter which demands a value of one need not read every passage.
+
+        Takes effect at once, for what is there and for what comes; filters mean the same with and without.
+
+        Args:
+            fields: Names of metadata fields, such as ``["tenant"]``.
+
+        Raises:
+            InvalidInputError: if one is no field name.
+            IndexLockedError: if another process is writing.
+        """
+        self._store.check_open()
+        self._writer.declare(check_fields(fields))
+
+    @property
+    def indexed_fields(self) -> list[str]:
+        """The metadata fields that :meth:`create` and :meth:`declare` were told of."""
+        self._store.check_open()
+        return declared_fields(self._store)
 
     def copy_to(self, path: str | Path) -> Path:
         """Copy the index as it is now to another folder, which :meth:`open` opens; returns the folder.
@@ -398,6 +501,8 @@ class CrispIndex:
             found = self._backend.search(snapshot, arrays, k, allowed)
             records = self._store.records(sorted({row for hits in found for row, _ in hits}))
             if any(row not in records for hits in found for row, _ in hits):
+                if self._store.generation() == snapshot.generation:
+                    raise IndexCorruptError(f"{self._store.path} lacks passages that it lists; restore it from a copy.")
                 return None
             bounds = [float(np.linalg.norm(array, axis=1).sum()) or 1.0 for array in arrays]
             return [
@@ -407,6 +512,9 @@ class CrispIndex:
         return self._retrying(attempt)
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    def _encode_documents(self, texts: list[str], show_progress: bool = False) -> Sequence[np.ndarray]:
+        return self.encoder.encode_document(texts, show_progress=show_progress) if texts else []
 
     def _check_encoder(self, encoder: Encoder) -> None:
         if encoder.fingerprint != self._meta["fingerprint"]:
@@ -421,7 +529,7 @@ class CrispIndex:
         self._store.check_open()
         snapshot = self._snapshot
         if snapshot is None or snapshot.generation != self._store.generation():
-            snapshot = load_snapshot(self._store)
+            snapshot = places.load_snapshot(self._store, snapshot)
             self._snapshot = snapshot
         return snapshot
 
@@ -452,6 +560,15 @@ def _load_encoder(source: str | None) -> Encoder:
     from crisp_rag.models.encoder import load_encoder
 
     return load_encoder(source)
+
+
+def _size(path: Path) -> int:
+    """Bytes of all files in a folder; files that go meanwhile count nothing."""
+    total = 0
+    for file in path.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            total += file.stat().st_size if file.is_file() else 0
+    return total
 
 
 def _hit(record: Record, score: float, bound: float) -> Hit:

@@ -73,5 +73,5 @@ class WriterLock:
         try:
             holder = json.loads((self._folder / "writer.json").read_text(encoding="utf-8"))
             return f"process {holder['pid']} ({holder['program']}) on {holder['host']} since {holder['since']}"
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             return "another process"

@@ -64,11 +64,8 @@ def map_segment(folder: Path, info: SegmentInfo, dim: int) -> np.ndarray:
         FileNotFoundError: if the file is not there; the caller knows whether it should be.
         IndexCorruptError: if its size or checksum is not what was written.
     """
+    check_size(folder, info, dim)
     path = folder / info.file
-    size = path.stat().st_size
-    expected = info.vectors * dim * DTYPE.itemsize
-    if size != expected:
-        raise IndexCorruptError(f"{path} has {size} bytes and should have {expected}; restore it from a copy.")
     digest = hashlib.blake2b(digest_size=16)
     with path.open("rb") as file:
         while chunk := file.read(_READ):
@@ -76,6 +73,20 @@ def map_segment(folder: Path, info: SegmentInfo, dim: int) -> np.ndarray:
     if digest.hexdigest() != info.checksum:
         raise IndexCorruptError(f"{path} was altered: its checksum does not match; restore it from a copy.")
     return np.memmap(path, dtype=DTYPE, mode="r", shape=(info.vectors, dim))
+
+
+def check_size(folder: Path, info: SegmentInfo, dim: int) -> None:
+    """Compare a segment's size with what was written.
+
+    Raises:
+        FileNotFoundError: if the file is not there.
+        IndexCorruptError: if it is shorter or longer.
+    """
+    path = folder / info.file
+    size = path.stat().st_size
+    expected = info.vectors * dim * DTYPE.itemsize
+    if size != expected:
+        raise IndexCorruptError(f"{path} has {size} bytes and should have {expected}; restore it from a copy.")
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,7 +1,8 @@
 """Passages and metadata in SQLite: the truth about what the index holds.
 
 A change is visible when its one SQLite transaction has committed, and not before.  Every row carries a digest over
-all that it says; rows are checked when the index is opened and again when they answer a query.
+all that it says, which is checked when the row answers a query.  What is looked up by id or by a filter must not be
+missed either because the file was altered: before the first such look-up the whole file is checked once.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crisp_rag.errors import FilterError, IndexClosedError, IndexCorruptError, InvalidInputError
+from crisp_rag.errors import FilterError, IndexClosedError, IndexCorruptError, IndexLockedError, InvalidInputError, disk_full
 from crisp_rag.index.filters import lower
 from crisp_rag.index.segments import SegmentInfo
 from crisp_rag.index.types import Passage
@@ -28,9 +29,10 @@ CREATE TABLE segments (id INTEGER PRIMARY KEY AUTOINCREMENT, file TEXT NOT NULL,
 CREATE TABLE passages (row INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, text TEXT NOT NULL,
                        context TEXT NOT NULL, metadata TEXT NOT NULL, segment INTEGER NOT NULL REFERENCES segments,
                        start INTEGER NOT NULL, count INTEGER NOT NULL, digest TEXT NOT NULL);
-CREATE INDEX passages_by_segment ON passages (segment, start);
 """
 _COLUMNS = "row, id, text, context, metadata, segment, start, count, digest"
+HAS_NUL = r"instr(metadata, '\u0000') > 0"
+_PATIENCE = 30  # seconds to wait for another connection to SQLite
 _MANY = 500  # bound parameters a statement; old SQLite builds allow 999
 
 
@@ -62,18 +64,40 @@ class Store:
         self._connections: list[tuple[sqlite3.Connection, threading.RLock, threading.Thread]] = []
         self._guard = threading.Lock()
         self._closed = False
+        self._checking = threading.Lock()
+        self._checked = create
         with self.guarded():
             if create:
                 self.connection.executescript(_SCHEMA)
-            elif (verdict := self.connection.execute("PRAGMA integrity_check(1)").fetchone()[0]) != "ok":
-                raise IndexCorruptError(f"{path} is damaged ({verdict}); restore it from a copy.")
+
+    def check(self, *, again: bool = False) -> None:
+        """Check the whole file: its structure, its indexes against its rows, and every row's digest.
+
+        Args:
+            again: Check it even if it was checked since it was opened.
+
+        Raises:
+            IndexCorruptError: if it is not sound.
+        """
+        if self._checked and not again:
+            return
+        with self._checking:
+            if self._checked and not again:
+                return
+            with self.guarded():
+                verdict = self.connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            if verdict != "ok":
+                raise IndexCorruptError(f"{self.path} is damaged ({verdict}); restore it from a copy.")
+            for values in self._select(_COLUMNS, "1 ORDER BY row", ()):
+                self._record(values)
+            self._checked = True
 
     @property
     def connection(self) -> sqlite3.Connection:
         """This thread's connection."""
         connection = getattr(self._local, "connection", None)
         if connection is None:
-            connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=30)
+            connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=_PATIENCE)
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             connection.create_function("crisp_lower", 1, lower, deterministic=True)
@@ -125,8 +149,10 @@ class Store:
         except sqlite3.OperationalError as error:
             if any(words in str(error) for words in ("too large", "too many", "overflow", "too deep")):
                 raise FilterError(f"The filter is too large for SQLite ({error}): name fewer values.") from error
-            if "disk is full" in str(error) or "locked" in str(error):
-                raise
+            if "disk is full" in str(error):
+                raise disk_full(self.path) from error
+            if "locked" in str(error):
+                raise IndexLockedError(f"{self.path} is locked by another program; try again later.") from error
             raise IndexCorruptError(f"{self.path} cannot be read ({error}); restore it from a copy.") from error
         except UnicodeEncodeError as error:
             raise InvalidInputError(f"An id or a filter holds characters that are not Unicode: {error}.") from error
@@ -146,10 +172,30 @@ class Store:
             connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
             try:
                 yield connection
+                connection.execute("COMMIT")
             except BaseException:
-                connection.execute("ROLLBACK")
+                if connection.in_transaction:  # SQLite may have rolled back by itself, as on a full disk
+                    connection.execute("ROLLBACK")
                 raise
-            connection.execute("COMMIT")
+
+    def shrink(self, share: float) -> None:
+        """Give back the space of what was deleted, where at least this share of the file is unused.
+
+        Nobody is waited for: where readers use the old pages, the files shrink with a later call.
+        """
+        with self.guarded():
+            connection = self.connection
+            free, pages = (connection.execute(f"PRAGMA {of}").fetchone()[0] for of in ("freelist_count", "page_count"))
+            connection.execute("PRAGMA busy_timeout=0")
+            try:
+                if free and free >= share * pages:
+                    connection.execute("VACUUM")
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            except sqlite3.OperationalError as error:
+                if "in progress" not in str(error) and "locked" not in str(error):
+                    raise
+            finally:
+                connection.execute(f"PRAGMA busy_timeout={_PATIENCE * 1000}")
 
     def close(self) -> None:
         """Close every thread's connection, each as soon as its thread is not using it."""
@@ -168,17 +214,22 @@ class Store:
             raise IndexCorruptError(f"{self.path} was altered: its settings are no text; restore it from a copy.")
         return settings
 
+    def setting(self, key: str) -> str | None:
+        """One setting as it is now, None where it was never made."""
+        with self.guarded():
+            row = self.connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
     def set_meta(self, values: dict[str, str]) -> None:
         """Write settings, in the caller's transaction."""
         self.connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
 
     def generation(self) -> int:
         """A number that grows with every change, whoever makes it."""
-        with self.guarded():
-            row = self.connection.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()
-        if row is None or not str(row[0]).isascii() or not str(row[0]).isdigit():
+        said = self.setting("generation")
+        if said is None or not said.isascii() or not said.isdigit():
             raise IndexCorruptError(f"{self.path} has no generation; restore it from a copy.")
-        return int(row[0])
+        return int(said)
 
     def advance(self) -> None:
         """Announce a change, in the caller's transaction."""
@@ -232,20 +283,32 @@ class Store:
 
     def rows_of(self, ids: Sequence[str]) -> list[int]:
         """The rows of those ids that exist."""
+        self.check()
         return [row for chunk in _chunks(ids) for (row,) in self._select("row", f"id IN ({_marks(chunk)})", chunk)]
 
-    def rows_where(self, sql: str, parameters: Sequence[Any]) -> list[tuple[int, bool]]:
+    def rows_where(
+        self, sql: str, parameters: Sequence[Any], lookup: tuple[str, list[Any]] | None = None
+    ) -> list[tuple[int, bool]]:
         """The rows that satisfy a condition over the metadata, and those with a NUL in it, in insertion order.
 
         SQLite cuts a JSON string at a NUL, so that it would find "a" where "a\\0b" is written: what it says of such
         a row has to be looked at again.
 
+        Args:
+            sql: The condition.
+            parameters: What is bound to it.
+            lookup: Another one that it implies and that an index answers; see :mod:`crisp_rag.index.declared`.
+
         Returns:
             (row, whether there is a NUL in its metadata).
         """
-        has_nul = r"instr(metadata, '\u0000') > 0"
-        found = self._select(f"row, {has_nul}", f"{sql} OR {has_nul} ORDER BY row", parameters)
-        return [(row, bool(flag)) for row, flag in found]
+        self.check()
+        if lookup is None:
+            found = self._select(f"row, {HAS_NUL}", f"{sql} OR {HAS_NUL} ORDER BY row", parameters)
+            return [(row, bool(flag)) for row, flag in found]
+        doubtful = {row: True for (row,) in self._select("row", HAS_NUL, ())}
+        sound = self._select("row", f"{lookup[0]} AND {sql}", [*lookup[1], *parameters])
+        return sorted(({row: False for (row,) in sound} | doubtful).items())
 
     def records(self, rows: Sequence[int]) -> dict[int, Record]:
         """Checked records by row; rows that are gone are left out."""
@@ -262,11 +325,8 @@ class Store:
 
     def scan(self) -> Iterator[Record]:
         """Every record, checked, in insertion order."""
+        self.check()
         yield from map(self._record, self._select(_COLUMNS, "1 ORDER BY row", ()))
-
-    def places(self) -> list[tuple[int, int, int, int]]:
-        """(segment, row, start, count) of every passage, by segment and start."""
-        return list(self._select("segment, row, start, count", "1 ORDER BY segment, start", ()))
 
     def _select(self, columns: str, condition: str, parameters: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
         with self.guarded():

@@ -87,3 +87,11 @@ class IndexStats:
     def to_dict(self) -> dict[str, Any]:
         """The same as a dict."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """What compacting an index gave back: its bytes on disk before and after."""
+
+    bytes_before: int
+    bytes_after: int
