@@ -136,10 +136,10 @@ def _check_bounds(store: Store, view: SegmentView) -> None:
 
 def checksum(view: SegmentView) -> int:
     """The sum that ``segment_places`` should hold for these places."""
-    numbers = sum(
-        values % _PRIME * factor % _PRIME for values, factor in zip((view.rows, view.starts, view.counts), _FACTORS)
-    )
-    linear = (numbers + 7) % _PRIME
+    linear = np.full(len(view.rows), 7, dtype=np.int64)
+    for values, factor in zip((view.rows, view.starts, view.counts), _FACTORS):
+        linear += values % _PRIME * factor % _PRIME
+    linear %= _PRIME
     return int((linear * linear % _PRIME).sum())
 
 

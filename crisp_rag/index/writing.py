@@ -193,7 +193,7 @@ class Writer:
 
         def live() -> Iterator[np.ndarray]:
             for number, start, count in zip(numbers, starts, counts, strict=True):
-                yield self._backend.vectors(chosen[number].info)[start : start + count]
+                yield self._backend.vectors(chosen[int(number)].info)[start : start + count]
 
         written = self._written(live()) if len(rows) else None
         with self._committing(written):
