@@ -1,7 +1,8 @@
 """The ``crisp-rag`` command: index files, search them, ask them questions, measure retrievers.
 
 Exit codes: 0 done; 1 an error, in one sentence on stderr; 2 a wrong call; 3 ``ask`` found no answer; 4 ``index
---strict`` skipped files; 5 ``verify`` found damage.  Results go to stdout, everything else to stderr; ``--json`` makes the results JSON.
+--strict`` skipped files; 5 ``verify`` found damage.  Results go to stdout, everything else to stderr; ``--json``
+makes the results JSON.
 """
 
 from __future__ import annotations
@@ -254,9 +255,8 @@ def verify(index: IndexOption, as_json: JsonOption = False) -> None:
         for orphan in found.orphans:
             out.print(f"[yellow]left over[/] {escape(_shown(orphan))}: the next write removes it")
         if found.sound:
-            out.print(
-                f"Sound: {found.passages:,} passages, {found.segments} segments, {found.bytes_checked:,} bytes checked."
-            )
+            where = f"{found.passages:,} passages in {found.segments} segments"
+            out.print(f"Sound: {where}, {found.bytes_checked:,} bytes checked.")
     if not found.sound:
         raise typer.Exit(DAMAGED)
 

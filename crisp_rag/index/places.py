@@ -58,6 +58,11 @@ CREATE TRIGGER passage_moved AFTER UPDATE OF segment, start, count ON passages B
     {_change_sql("OLD", "-")} {_change_sql("NEW", "+")} END;
 """
 
+_PARTS = (
+    "segment_places", "passages_places",
+    "segment_added", "segment_dropped", "passage_added", "passage_deleted", "passage_moved",
+)  # fmt: skip
+
 
 def built(store: Store) -> bool:
     """Whether the index has the table; one that no newer version has written to yet has not.
@@ -65,11 +70,12 @@ def built(store: Store) -> bool:
     Raises:
         IndexCorruptError: if it had one.
     """
+    marks = ",".join("?" * len(_PARTS))
     with store.guarded():
-        found = store.connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'segment_places'").fetchone()
-    if (found is None) == (store.setting("places") is not None):
+        found = store.connection.execute(f"SELECT COUNT(*) FROM sqlite_master WHERE name IN ({marks})", _PARTS).fetchone()[0]
+    if found != (0 if store.setting("places") is None else len(_PARTS)):
         raise IndexCorruptError(f"{store.path} was altered: it lost where its passages lie; restore it from a copy.")
-    return found is not None
+    return bool(found)
 
 
 def build(store: Store) -> None:
