@@ -16,7 +16,7 @@ from pathlib import Path
 from crisp_rag.errors import IndexExistsError
 from crisp_rag.index import acknowledged
 from crisp_rag.index.segments import sync_folder
-from crisp_rag.index.store import Store
+from crisp_rag.index.store import DATABASE, Store
 
 
 def copy_index(source: Path, store: Store, target: Path) -> Path:
@@ -77,15 +77,7 @@ def _copy_file(source: Path, target: Path) -> None:
         os.fsync(new.fileno())
 
 
-_FILES = {
-    "index.sqlite",
-    "index.sqlite-wal",
-    "index.sqlite-shm",
-    "segments",
-    "writer.lock",
-    "writer.json",
-    acknowledged.NAME,
-}
+_FILES = {*DATABASE, "segments", "writer.lock", "writer.json", acknowledged.NAME}
 
 
 def _is_unchanged_copy(target: Path, origin: str, identity: str | None) -> bool:

@@ -30,6 +30,7 @@ CREATE TABLE passages (row INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL U
                        context TEXT NOT NULL, metadata TEXT NOT NULL, segment INTEGER NOT NULL REFERENCES segments,
                        start INTEGER NOT NULL, count INTEGER NOT NULL, digest TEXT NOT NULL);
 """
+DATABASE = ("index.sqlite", "index.sqlite-wal", "index.sqlite-shm")
 _COLUMNS = "row, id, text, context, metadata, segment, start, count, digest"
 HAS_NUL = r"instr(metadata, '\u0000') > 0"
 _PATIENCE = 30  # seconds to wait for another connection to SQLite
@@ -52,23 +53,30 @@ class Store:
 
     Args:
         path: The database file.
-        create: Make the tables.
+        fresh: It is about to be made: there is nothing to check yet.
 
     Raises:
         IndexCorruptError: if the file is not a sound database.
     """
 
-    def __init__(self, path: Path, *, create: bool = False) -> None:
+    def __init__(self, path: Path, *, fresh: bool = False) -> None:
         self.path = path
         self._local = threading.local()
         self._connections: list[tuple[sqlite3.Connection, threading.RLock, threading.Thread]] = []
         self._guard = threading.Lock()
         self._closed = False
         self._checking = threading.Lock()
-        self._checked = create
+        self._checked = fresh
+
+    def make_tables(self) -> None:
+        """Make the tables of an empty index, in the caller's transaction."""
+        for statement in _SCHEMA.split(";\n")[:-1]:
+            self.connection.execute(statement)
+
+    def tables(self) -> list[str]:
+        """The names of what the database holds."""
         with self.guarded():
-            if create:
-                self.connection.executescript(_SCHEMA)
+            return [name for (name,) in self.connection.execute("SELECT name FROM sqlite_master")]
 
     def check(self, *, again: bool = False) -> None:
         """Check the whole file: its structure, its indexes against its rows, and every row's digest.

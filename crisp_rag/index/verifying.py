@@ -8,9 +8,8 @@ from typing import Any
 
 from crisp_rag.errors import CrispError, IndexCorruptError, IndexFormatError, IndexNotFoundError
 from crisp_rag.index import places
-from crisp_rag.index.acknowledged import acknowledged, check_acknowledged
 from crisp_rag.index.backend import ExactBackend
-from crisp_rag.index.settings import check_settings
+from crisp_rag.index.opening import open_store
 from crisp_rag.index.store import Store
 
 _ATTEMPTS = 20
@@ -67,22 +66,16 @@ def verify_index(path: str | Path) -> Verification:
     """
     path = Path(path)
     database = path / "index.sqlite"
-    if not path.is_dir() or not (database.exists() or (path / "segments").exists()):
-        raise IndexNotFoundError(f"There is no index at {path}.")
-    if not database.exists():
-        return _only(path, Damage(str(database), "is missing"))
-    newest = acknowledged(path)
     store = None
     try:
-        store = Store(database)
-        settings = check_settings(database, store.meta())
-        check_acknowledged(database, newest, store.generation())
+        store = open_store(path)
+        dim = int(store.meta()["dim"])
         for _ in range(_ATTEMPTS):
-            found = _verify(path, store, int(settings["dim"]))
+            found = _verify(path, store, dim)
             if found is not None:
                 return found
         raise IndexCorruptError(f"{path} changes faster than it can be checked: try again when nobody writes.")
-    except IndexFormatError:
+    except (IndexNotFoundError, IndexFormatError):
         raise
     except CrispError as error:
         return _only(path, Damage(_blamed(database, str(error)), str(error)))
