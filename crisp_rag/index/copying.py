@@ -16,6 +16,7 @@ from pathlib import Path
 from crisp_rag.errors import IndexExistsError
 from crisp_rag.index import acknowledged
 from crisp_rag.index.segments import sync_folder
+from crisp_rag.index.space import full_disk_explained
 from crisp_rag.index.store import DATABASE, Store
 
 
@@ -41,16 +42,8 @@ def copy_index(source: Path, store: Store, target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
     try:
-        (beside / "segments").mkdir(parents=True)
-        with contextlib.closing(sqlite3.connect(beside / "index.sqlite")) as copy:
-            store.connection.backup(copy)
-            origins = [("copied_from", origin), ("copied_generation", str(store.generation()))]
-            copy.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", origins)
-            copy.commit()
-        for segment in store.segments():
-            _copy_file(source / "segments" / segment.file, beside / "segments" / segment.file)
-        sync_folder(beside / "segments")
-        sync_folder(beside)
+        with full_disk_explained(target):
+            _copy_to(beside, source, store, origin)
         if replaces:
             old = beside.with_name(beside.name + ".old")
             target.rename(old)
@@ -68,6 +61,19 @@ def copy_index(source: Path, store: Store, target: Path) -> Path:
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return target
+
+
+def _copy_to(beside: Path, source: Path, store: Store, origin: str) -> None:
+    (beside / "segments").mkdir(parents=True)
+    with contextlib.closing(sqlite3.connect(beside / "index.sqlite")) as copy:
+        store.connection.backup(copy)
+        origins = [("copied_from", origin), ("copied_generation", str(store.generation()))]
+        copy.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", origins)
+        copy.commit()
+    for segment in store.segments():
+        _copy_file(source / "segments" / segment.file, beside / "segments" / segment.file)
+    sync_folder(beside / "segments")
+    sync_folder(beside)
 
 
 def _copy_file(source: Path, target: Path) -> None:

@@ -13,6 +13,7 @@ from crisp_rag.index import places
 from crisp_rag.index.acknowledged import acknowledged, check_acknowledged
 from crisp_rag.index.declared import declare
 from crisp_rag.index.segments import DTYPE, sync_folder
+from crisp_rag.index.space import full_disk_explained
 from crisp_rag.index.store import Store
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def make_store(path: Path, encoder: Encoder, fields: Sequence[str]) -> Store:
     Raises:
         IndexExistsError: if another process was quicker.
     """
-    (path / "segments").mkdir(parents=True, exist_ok=True)
+    with full_disk_explained(path):
+        (path / "segments").mkdir(parents=True, exist_ok=True)
     store = Store(path / "index.sqlite", fresh=True)
     try:
         with store.transaction(write=True):

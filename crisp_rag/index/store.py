@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crisp_rag.errors import FilterError, IndexClosedError, IndexCorruptError, IndexLockedError, InvalidInputError, disk_full
+from crisp_rag.errors import FilterError, IndexClosedError, IndexCorruptError, IndexLockedError, InvalidInputError
 from crisp_rag.index.filters import lower
 from crisp_rag.index.segments import SegmentInfo
+from crisp_rag.index.space import disk_full, is_full
 from crisp_rag.index.types import Passage
 
 _SCHEMA = """
@@ -105,10 +106,11 @@ class Store:
         """This thread's connection."""
         connection = getattr(self._local, "connection", None)
         if connection is None:
-            connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=_PATIENCE)
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.create_function("crisp_lower", 1, lower, deterministic=True)
+            with self._explaining():
+                connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=_PATIENCE)
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=FULL")
+                connection.create_function("crisp_lower", 1, lower, deterministic=True)
             self._local.connection = connection
             self._keep(connection)
         return connection
@@ -157,7 +159,7 @@ class Store:
         except sqlite3.OperationalError as error:
             if any(words in str(error) for words in ("too large", "too many", "overflow", "too deep")):
                 raise FilterError(f"The filter is too large for SQLite ({error}): name fewer values.") from error
-            if "disk is full" in str(error):
+            if is_full(self.path, error):
                 raise disk_full(self.path) from error
             if "locked" in str(error):
                 raise IndexLockedError(f"{self.path} is locked by another program; try again later.") from error

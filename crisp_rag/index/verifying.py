@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from crisp_rag.errors import CrispError, IndexCorruptError, IndexFormatError, IndexNotFoundError
+from crisp_rag.errors import IndexCorruptError, IndexLockedError
 from crisp_rag.index import places
 from crisp_rag.index.backend import ExactBackend
 from crisp_rag.index.opening import open_store
@@ -63,6 +63,7 @@ def verify_index(path: str | Path) -> Verification:
     Raises:
         IndexNotFoundError: if there is no index.
         IndexFormatError: if a newer version wrote it.
+        IndexLockedError: if it changes too fast for one state to be checked.
     """
     path = Path(path)
     database = path / "index.sqlite"
@@ -74,10 +75,8 @@ def verify_index(path: str | Path) -> Verification:
             found = _verify(path, store, dim)
             if found is not None:
                 return found
-        raise IndexCorruptError(f"{path} changes faster than it can be checked: try again when nobody writes.")
-    except (IndexNotFoundError, IndexFormatError):
-        raise
-    except CrispError as error:
+        raise IndexLockedError(f"{path} changes faster than it can be checked: try again when nobody writes.")
+    except IndexCorruptError as error:
         return _only(path, Damage(_blamed(database, str(error)), str(error)))
     finally:
         if store is not None:

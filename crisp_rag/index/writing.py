@@ -8,13 +8,12 @@ between leaves at worst a file that nothing refers to, which the next writer swe
 from __future__ import annotations
 
 import contextlib
-import errno
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from crisp_rag.errors import DiskFullError, IndexCorruptError, disk_full
+from crisp_rag.errors import DiskFullError, IndexCorruptError
 from crisp_rag.index import places
 from crisp_rag.index.acknowledged import acknowledge
 from crisp_rag.index.backend import ExactBackend, SegmentView, Snapshot, starts_of
@@ -22,6 +21,7 @@ from crisp_rag.index.checks import check_ids, check_within
 from crisp_rag.index.declared import declare
 from crisp_rag.index.locking import WriterLock
 from crisp_rag.index.lookups import matching_rows, passages_of
+from crisp_rag.index.space import full_disk_explained
 from crisp_rag.index.store import Store
 from crisp_rag.index.types import Passage, Where
 
@@ -147,12 +147,8 @@ class Writer:
 
     def _written(self, blocks: Iterable[np.ndarray]) -> tuple[str, int, str]:
         """A new segment of these blocks, durable and not yet referred to."""
-        try:
+        with full_disk_explained(self._folder / "segments"):
             return self._backend.add(blocks)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise disk_full(self._folder / "segments") from error
-            raise
 
     def _sweep(self) -> None:
         """Remove what interrupted writes left behind; called under the lock."""
