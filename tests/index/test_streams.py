@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -145,3 +146,40 @@ def test_no_other_process_writes_in_the_middle_of_a_stream(index: CrispIndex, pa
         writer.wait()
         opened.add_texts(["oak"])
         assert len(opened) == 11
+
+
+def anonymous_mib() -> float:
+    """Memory of this process that is no file's."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("RssAnon:")[1].split()[0]) / 1024
+
+
+@pytest.mark.parametrize("count", [20_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+def test_memory_does_not_grow_with_the_length_of_a_stream(tmp_path: Path, encoder: Any, forked: Any, count: int) -> None:
+    """The places of the passages, 24 bytes each, and what is held for one batch: below 200 MiB for a million."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("memory is read from /proc")
+
+    def add(tell: Any) -> None:
+        before, most = anonymous_mib(), 0.0
+
+        def look(_: int) -> None:
+            nonlocal most
+            most = max(most, anonymous_mib() - before)
+
+        vectors = np.random.default_rng(0).normal(size=(64, 4, 16)).astype(np.float32)
+        stream = (Passage(f"p{n}", f"oak pine fir {n} " * 8, {"tenant": n % 1000}) for n in range(count))
+        with CrispIndex.create(tmp_path / "index", encoder, indexed_fields=["tenant"]) as index:
+            index.add_stream(stream, vectors=(vectors[n % 64] for n in range(count)), commit_every=4096, on_commit=look)
+            tell(f"{most:.0f}")
+            most = 0.0
+            index.delete(where={"tenant": {"$lt": 100}})
+            index.compact()
+            look(0)
+            assert len(index) == count * 9 // 10
+            tell(f"{most:.0f}")
+
+    code, lines = forked(add).wait()
+    assert code == 0, "\n".join(lines)
+    print(f"{count} passages: {lines[0]} MiB more while adding, {lines[1]} MiB more after compacting")
+    assert int(lines[0]) < (60 if count < 100_000 else 200)
