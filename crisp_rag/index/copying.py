@@ -82,6 +82,7 @@ _FILES = {
     "index.sqlite-wal",
     "index.sqlite-shm",
     "segments",
+    "candidates",
     "writer.lock",
     "writer.json",
     acknowledged.NAME,

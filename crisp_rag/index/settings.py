@@ -7,7 +7,8 @@ from pathlib import Path
 
 from crisp_rag.errors import IndexCorruptError, IndexFormatError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1: all vectors are float16.  2: segments name their codec."""
 _NEEDED = ("format_version", "generation", "encoder", "encoder_source", "fingerprint", "dim", "pooling")
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from crisp_rag.index import CrispIndex, Passage, crisp_index, segments, store, verify_index, writing
-from crisp_rag.index.backend import ExactBackend
+from crisp_rag.index.backend import LocalBackend
 
 WORDS = ["oak", "pine", "fir", "elm", "alder", "birch", "cedar", "hazel"]
 State = dict[str, Passage]
@@ -186,7 +186,7 @@ MERGE_POINTS = {
     "before the old segments are dropped": (store.Store, "drop_segments"),
     "before the commit": (store.Store, "advance"),
     "after the commit": (writing, "acknowledge"),
-    "before the old files go": (ExactBackend, "delete"),
+    "before the old files go": (LocalBackend, "delete"),
     "before the database shrinks": (store.Store, "shrink"),
 }
 

@@ -186,7 +186,7 @@ class LikeADict(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
-        self.index = CrispIndex.create(self.folder / "index", self.encoder)
+        self.index = CrispIndex.create(self.folder / "index", self.encoder, codec="float16")
         self.model: dict[str, Passage] = {}
 
     ids = st.sampled_from([f"id{number}" for number in range(12)])
