@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from crisp_rag.index import CrispIndex, Passage, backend, writing
+from crisp_rag.index import CrispIndex, Passage, scoring, writing
 
 QUERIES = ["oak", "oak pine fir", "alder birch cedar alder", "words nobody stored", "rowan " * 40]
 
@@ -56,7 +56,7 @@ def test_the_size_of_a_block_changes_nothing(
     stored = passages(60)
     index.add(stored)
     index.delete(ids=["p10", "p59"])
-    monkeypatch.setattr(backend, "BLOCK_VECTORS", block)
+    monkeypatch.setattr(scoring, "BLOCK_VECTORS", block)
     left = [passage for passage in stored if passage.id not in ("p10", "p59")]
     for query in QUERIES:
         assert close_to(index.search(query, k=100), expected(encoder, query, left))
