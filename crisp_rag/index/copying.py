@@ -83,7 +83,7 @@ def _copy_file(source: Path, target: Path) -> None:
         os.fsync(new.fileno())
 
 
-_FILES = {*DATABASE, "segments", "writer.lock", "writer.json", acknowledged.NAME}
+_FILES = {*DATABASE, "segments", "candidates", "writer.lock", "writer.json", acknowledged.NAME}
 
 
 def _is_unchanged_copy(target: Path, origin: str, identity: str | None) -> bool:

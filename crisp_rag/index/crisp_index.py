@@ -16,15 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from filelock import Timeout
 
 from crisp_rag.errors import (
     EncoderMismatchError,
     IndexCorruptError,
     IndexExistsError,
+    IndexLockedError,
     InvalidInputError,
 )
 from crisp_rag.index import places
-from crisp_rag.index.backend import ExactBackend, Snapshot
+from crisp_rag.index.backend import LocalBackend
 from crisp_rag.index.checks import (
     check_ids,
     check_k,
@@ -35,15 +37,18 @@ from crisp_rag.index.checks import (
     passages_from_texts,
     vector_problem,
 )
+from crisp_rag.index.codecs import DEFAULT_CODEC, FORMAT_1_CODEC, check_codec
 from crisp_rag.index.copying import copy_index
 from crisp_rag.index.declared import check_fields, declared_fields
 from crisp_rag.index.filters import check_filter
 from crisp_rag.index.locking import WriterLock
 from crisp_rag.index.lookups import matching_rows, passages_of
 from crisp_rag.index.opening import bytes_of, exists, make_store, open_store
+from crisp_rag.index.planner import check_recall
+from crisp_rag.index.snapshots import Snapshot
 from crisp_rag.index.store import DATABASE, Record, Store
 from crisp_rag.index.streams import Stream
-from crisp_rag.index.types import Compaction, Hit, IndexStats, Passage, Where, copied
+from crisp_rag.index.types import Compaction, Hit, Hits, IndexStats, Passage, Where, copied
 from crisp_rag.index.writing import Writer
 
 if TYPE_CHECKING:
@@ -63,7 +68,7 @@ class CrispIndex:
         self._store = store
         self._meta = store.meta()
         self._encoder = encoder
-        self._backend = ExactBackend(path / "segments", int(self._meta["dim"]))
+        self._backend = LocalBackend(path / "segments", int(self._meta["dim"]))
         self._lock = WriterLock(path, wait)
         self._writer = Writer(path, store, self._backend, self._lock)
         self._guard = threading.RLock()
@@ -78,6 +83,7 @@ class CrispIndex:
         exist_ok: bool = False,
         wait: float = 0.0,
         indexed_fields: Sequence[str] = (),
+        codec: str = DEFAULT_CODEC,
     ) -> CrispIndex:
         """Make an empty index.
 
@@ -87,12 +93,16 @@ class CrispIndex:
             exist_ok: Open an index that is there already instead of raising.
             wait: Seconds to wait for another process that writes, 0 to fail at once.
             indexed_fields: Metadata fields that filters use often; see :meth:`declare`.
+            codec: How vectors are stored: ``5bit``, ``float16``, ``int8``, ``ternary`` or ``1bit``; see
+                :mod:`crisp_rag.index.codecs`.  An index that is there already keeps its own.
 
         Raises:
             IndexExistsError: if there is something at the path.
+            InvalidInputError: if there is no such codec.
         """
         path = Path(path)
         fields = check_fields(indexed_fields)
+        check_codec(codec)
         if exists(path):
             if exist_ok:
                 there = cls.open(path, encoder, wait=wait)
@@ -103,7 +113,7 @@ class CrispIndex:
         if path.exists() and (not path.is_dir() or not {file.name for file in path.iterdir()} <= {*DATABASE, "segments"}):
             raise IndexExistsError(f"{path} is there and is no index: choose another path.")
         encoder = encoder if encoder is not None else _load_encoder(None)
-        store = make_store(path, encoder, fields)
+        store = make_store(path, encoder, codec, fields)
         return cls(path, store, encoder, wait)
 
     @classmethod
@@ -187,12 +197,14 @@ class CrispIndex:
         Other threads' searches that read at this moment are waited for; those that go on afterwards get the error.
         """
         self._store.close()
+        self._backend.close()
         self._snapshot = None
 
     def stats(self) -> IndexStats:
         """Figures about the index as it is now."""
         snapshot = self._current()
-        backend = self._backend.stats()
+        backend = self._backend.stats(snapshot)
+        meta = self._store.meta()
         return IndexStats(
             path=str(self._path),
             passages=snapshot.passages,
@@ -204,9 +216,10 @@ class CrispIndex:
             fingerprint=self._meta["fingerprint"],
             dim=int(self._meta["dim"]),
             pooling=self._meta["pooling"],
-            dtype=backend["dtype"],
+            codec=meta.get("codec", FORMAT_1_CODEC),
             search=backend["search"],
-            format_version=int(self._meta["format_version"]),
+            passages_in_lists=backend["passages_in_lists"],
+            format_version=int(meta["format_version"]),
         )
 
     # -- writing ------------------------------------------------------------------------------------------------
@@ -347,11 +360,14 @@ class CrispIndex:
             raise InvalidInputError("delete needs ids or where; delete(where={}) deletes everything.")
         return self._writer.delete(None if ids is None else check_ids(ids), where)
 
-    def compact(self) -> Compaction:
+    def compact(self, codec: str | None = None) -> Compaction:
         """Rewrite all live vectors into one segment and give back the space of deleted passages.
 
         Needs as much free disk as the live part of the index takes, and memory for about 100 bytes a passage.
-        Searches go on meanwhile.
+        Searches go on meanwhile.  An index of an older format gets the present one.
+
+        Args:
+            codec: How vectors are stored from now on, as before by default; see :mod:`crisp_rag.index.codecs`.
 
         Returns:
             The index's bytes on disk before and after.
@@ -362,8 +378,22 @@ class CrispIndex:
         """
         self._store.check_open()
         before = bytes_of(self._path)
-        self._writer.compact()
+        self._writer.compact(None if codec is None else check_codec(codec))
         return Compaction(before, bytes_of(self._path))
+
+    def prepare(self) -> None:
+        """Make now what a large index is searched with, instead of in the background of its first searches.
+
+        Needs no lock and keeps nobody waiting: readers go on, and so do writers.
+
+        Raises:
+            IndexLockedError: if another process is doing the same.
+        """
+        self._store.check_open()
+        try:
+            self._retrying(self._backend.prepare)
+        except Timeout:
+            raise IndexLockedError(f"{self._path} is being prepared by another process: wait for it.") from None
 
     def declare(self, fields: Sequence[str]) -> None:
         """Index metadata fields, so that a filter which demands a value of one need not read every passage.
@@ -417,24 +447,44 @@ class CrispIndex:
             records = self._store.records(part)
             yield from (records[row].passage for row in part if row in records)
 
-    def search(self, query: str, k: int = 10, where: Where | None = None) -> list[Hit]:
+    def search(
+        self,
+        query: str,
+        k: int = 10,
+        where: Where | None = None,
+        *,
+        exact: bool = False,
+        target_recall: float | None = None,
+    ) -> Hits:
         """The passages that answer a query best.
 
         Args:
             query: Plain words.
             k: How many hits at most; k matching passages give k hits.
             where: A filter, applied before the cut; see :mod:`crisp_rag.index.filters`.
+            exact: Score every passage that the filter keeps, however many there are.
+            target_recall: The share of the true best ten to find, .99 by default.  A small index is searched exactly
+                in any case.
 
         Returns:
-            Hits, best first, ties in insertion order; empty for an empty index.
+            Hits, best first, ties in insertion order; empty for an empty index.  Their ``search`` says how they were
+            found.
 
         Raises:
-            InvalidInputError: for a blank query or k below 1.
+            InvalidInputError: for a blank query, k below 1 or a target that is no share.
             FilterError: for a malformed filter.
         """
-        return self.search_batch([query], k, where)[0]
+        return self.search_batch([query], k, where, exact=exact, target_recall=target_recall)[0]
 
-    def search_batch(self, queries: Sequence[str], k: int = 10, where: Where | None = None) -> list[list[Hit]]:
+    def search_batch(
+        self,
+        queries: Sequence[str],
+        k: int = 10,
+        where: Where | None = None,
+        *,
+        exact: bool = False,
+        target_recall: float | None = None,
+    ) -> list[Hits]:
         """As :meth:`search` for several queries at once, which is faster than one by one."""
         self._store.check_open()
         if isinstance(queries, str):
@@ -443,11 +493,21 @@ class CrispIndex:
         for query in queries:
             check_query(query)
         check_filter(where)
+        check_recall(target_recall)
         if not queries or not len(self):
-            return [[] for _ in queries]
-        return self.search_vectors(self.encoder.encode_query(list(queries)), k, where)
+            return [Hits() for _ in queries]
+        vectors = self.encoder.encode_query(list(queries))
+        return self.search_vectors(vectors, k, where, exact=exact, target_recall=target_recall)
 
-    def search_vectors(self, queries: Sequence[np.ndarray], k: int = 10, where: Where | None = None) -> list[list[Hit]]:
+    def search_vectors(
+        self,
+        queries: Sequence[np.ndarray],
+        k: int = 10,
+        where: Where | None = None,
+        *,
+        exact: bool = False,
+        target_recall: float | None = None,
+    ) -> list[Hits]:
         """As :meth:`search_batch` for queries that are encoded already, a (vectors, dim) array each."""
         self._store.check_open()
         check_k(k)
@@ -456,10 +516,11 @@ class CrispIndex:
             if problem := vector_problem(array, int(self._meta["dim"])):
                 raise InvalidInputError(f"Query {number}: {problem}.")
         check_filter(where)
+        recall = check_recall(target_recall)
         if not arrays:
             return []
 
-        def attempt(snapshot: Snapshot) -> list[list[Hit]] | None:
+        def attempt(snapshot: Snapshot) -> list[Hits] | None:
             allowed = None
             if where is not None:
                 with self._store.transaction():
@@ -467,15 +528,16 @@ class CrispIndex:
                         return None
                     rows = matching_rows(self._store, where)
                 allowed = np.asarray(sorted(rows), dtype=np.int64)
-            found = self._backend.search(snapshot, arrays, k, allowed)
-            records = self._store.records(sorted({row for hits in found for row, _ in hits}))
-            if any(row not in records for hits in found for row, _ in hits):
+            found = self._backend.search(snapshot, arrays, k, allowed, exact=exact, target_recall=recall)
+            records = self._store.records(sorted({row for hits, _ in found for row, _ in hits}))
+            if any(row not in records for hits, _ in found for row, _ in hits):
                 if self._store.generation() == snapshot.generation:
                     raise IndexCorruptError(f"{self._store.path} lacks passages that it lists; restore it from a copy.")
                 return None
             bounds = [float(np.linalg.norm(array, axis=1).sum()) or 1.0 for array in arrays]
             return [
-                [_hit(records[row], score, bound) for row, score in hits] for hits, bound in zip(found, bounds, strict=True)
+                Hits([_hit(records[row], score, bound) for row, score in hits], info)
+                for (hits, info), bound in zip(found, bounds, strict=True)
             ]
 
         return self._retrying(attempt)

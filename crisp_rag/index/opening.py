@@ -12,14 +12,15 @@ from crisp_rag.errors import CrispError, IndexCorruptError, IndexExistsError, In
 from crisp_rag.index import places
 from crisp_rag.index.acknowledged import acknowledged, check_acknowledged
 from crisp_rag.index.declared import declare
-from crisp_rag.index.segments import DTYPE, sync_folder
+from crisp_rag.index.segments import sync_folder
 from crisp_rag.index.space import full_disk_explained
 from crisp_rag.index.store import Store
 
 if TYPE_CHECKING:
     from crisp_rag.models.encoder import Encoder
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1: all vectors are float16.  2: segments name their codec."""
 _NEEDED = ("format_version", "generation", "encoder", "encoder_source", "fingerprint", "dim", "pooling")
 
 
@@ -38,7 +39,7 @@ def exists(path: Path) -> bool:
     return False
 
 
-def make_store(path: Path, encoder: Encoder, fields: Sequence[str]) -> Store:
+def make_store(path: Path, encoder: Encoder, codec: str, fields: Sequence[str]) -> Store:
     """Make the files of an empty index, in one transaction.
 
     Raises:
@@ -62,7 +63,7 @@ def make_store(path: Path, encoder: Encoder, fields: Sequence[str]) -> Store:
                     "fingerprint": encoder.fingerprint,
                     "dim": str(encoder.dim),
                     "pooling": encoder.pooling,
-                    "dtype": DTYPE.str,
+                    "codec": codec,
                     "identity": uuid.uuid4().hex,
                 }
             )

@@ -17,8 +17,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from crisp_rag.errors import IndexCorruptError
-from crisp_rag.index.backend import SegmentView, Snapshot
 from crisp_rag.index.segments import SegmentInfo
+from crisp_rag.index.snapshots import SegmentView, Snapshot
 from crisp_rag.index.store import Store
 
 _PRIME = 2_147_483_647

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from crisp_rag.errors import FilterError, IndexClosedError, IndexCorruptError, IndexLockedError, InvalidInputError
+from crisp_rag.index.codecs import CODECS, FORMAT_1_CODEC
 from crisp_rag.index.filters import lower
 from crisp_rag.index.segments import SegmentInfo
 from crisp_rag.index.space import disk_full, is_full
@@ -26,7 +27,7 @@ from crisp_rag.index.types import Passage
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE segments (id INTEGER PRIMARY KEY AUTOINCREMENT, file TEXT NOT NULL, vectors INTEGER NOT NULL,
-                       checksum TEXT NOT NULL);
+                       checksum TEXT NOT NULL, codec TEXT NOT NULL);
 CREATE TABLE passages (row INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, text TEXT NOT NULL,
                        context TEXT NOT NULL, metadata TEXT NOT NULL, segment INTEGER NOT NULL REFERENCES segments,
                        start INTEGER NOT NULL, count INTEGER NOT NULL, digest TEXT NOT NULL);
@@ -248,19 +249,34 @@ class Store:
     def segments(self) -> list[SegmentInfo]:
         """Every segment that the index refers to."""
         with self.guarded():
-            found = self.connection.execute("SELECT id, file, vectors, checksum FROM segments ORDER BY id")
+            codec = "codec" if self._names_codecs() else f"'{FORMAT_1_CODEC}'"
+            found = self.connection.execute(f"SELECT id, file, vectors, checksum, {codec} FROM segments ORDER BY id")
             segments = [SegmentInfo(*row) for row in found]
         for segment in segments:
-            if not isinstance(segment.file, str) or not isinstance(segment.vectors, int) or "/" in segment.file:
+            sound = isinstance(segment.file, str) and isinstance(segment.vectors, int) and segment.codec in CODECS
+            if not sound or "/" in segment.file:
                 raise IndexCorruptError(f"{self.path} was altered: {segment} is no segment; restore it from a copy.")
         return segments
 
-    def add_segment(self, file: str, vectors: int, checksum: str) -> int:
+    def add_segment(self, file: str, vectors: int, checksum: str, codec: str) -> int:
         """Refer to a written segment, in the caller's transaction."""
+        said = {"file": file, "vectors": vectors, "checksum": checksum, "codec": codec}
+        if not self._names_codecs():  # format 1: all are of the same codec
+            del said["codec"]
         cursor = self.connection.execute(
-            "INSERT INTO segments (file, vectors, checksum) VALUES (?, ?, ?)", (file, vectors, checksum)
+            f"INSERT INTO segments ({', '.join(said)}) VALUES ({_marks(list(said))})", list(said.values())
         )
         return int(cursor.lastrowid or 0)
+
+    def _names_codecs(self) -> bool:
+        """Whether segments say what they are coded with; those of format 1 do not."""
+        found = self.connection.execute("SELECT 1 FROM pragma_table_info('segments') WHERE name = 'codec'")
+        return found.fetchone() is not None
+
+    def upgrade(self) -> None:
+        """From format 1 to the present one, in the caller's transaction."""
+        if not self._names_codecs():
+            self.connection.execute(f"ALTER TABLE segments ADD COLUMN codec TEXT NOT NULL DEFAULT '{FORMAT_1_CODEC}'")
 
     def drop_segments(self, ids: Iterable[int]) -> None:
         """Forget segments, in the caller's transaction."""

@@ -8,8 +8,9 @@ from typing import Any
 
 from crisp_rag.errors import IndexCorruptError, IndexLockedError
 from crisp_rag.index import places
-from crisp_rag.index.backend import ExactBackend
+from crisp_rag.index.backend import LocalBackend
 from crisp_rag.index.opening import open_store
+from crisp_rag.index.segments import segment_files
 from crisp_rag.index.store import Store
 
 _ATTEMPTS = 20
@@ -88,12 +89,12 @@ def _verify(path: Path, store: Store, dim: int) -> Verification | None:
     generation = store.generation()
     store.check(again=True)
     snapshot = places.load_snapshot(store)
-    backend = ExactBackend(path / "segments", dim)
+    backend = LocalBackend(path / "segments", dim)
     damage, read = [], store.path.stat().st_size
     for view in snapshot.views:
         file = path / "segments" / view.info.file
         try:
-            backend.vectors(view.info)
+            backend.segment(view)
             read += file.stat().st_size
         except FileNotFoundError:
             if store.generation() != generation:
@@ -102,7 +103,7 @@ def _verify(path: Path, store: Store, dim: int) -> Verification | None:
         except IndexCorruptError as error:
             damage.append(Damage(str(file), str(error)))
     known = {view.info.file for view in snapshot.views}
-    there = sorted(file.name for file in (path / "segments").glob("*.f16")) if (path / "segments").is_dir() else []
+    there = [file.name for file in segment_files(path / "segments")]
     orphans = tuple(str(path / "segments" / name) for name in there if name not in known)
     return Verification(str(path), snapshot.passages, len(snapshot.views), read, tuple(damage), orphans)
 

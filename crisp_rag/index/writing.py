@@ -16,11 +16,14 @@ import numpy as np
 from crisp_rag.errors import DiskFullError, IndexCorruptError
 from crisp_rag.index import places
 from crisp_rag.index.acknowledged import acknowledge
-from crisp_rag.index.backend import ExactBackend, SegmentView, Snapshot, starts_of
+from crisp_rag.index.backend import LocalBackend
 from crisp_rag.index.checks import check_ids, check_within
+from crisp_rag.index.codecs import FORMAT_1_CODEC
 from crisp_rag.index.declared import declare
 from crisp_rag.index.locking import WriterLock
 from crisp_rag.index.lookups import matching_rows, passages_of
+from crisp_rag.index.opening import FORMAT_VERSION
+from crisp_rag.index.snapshots import SegmentView, Snapshot, starts_of
 from crisp_rag.index.space import full_disk_explained
 from crisp_rag.index.store import Store
 from crisp_rag.index.types import Passage, Where
@@ -45,7 +48,7 @@ class Writer:
         lock: Held for the length of every change.
     """
 
-    def __init__(self, folder: Path, store: Store, backend: ExactBackend, lock: WriterLock) -> None:
+    def __init__(self, folder: Path, store: Store, backend: LocalBackend, lock: WriterLock) -> None:
         self._folder = folder
         self._store = store
         self._backend = backend
@@ -77,7 +80,7 @@ class Writer:
             if where is not None:  # nobody else writes while the lock is held: what is checked here stays true
                 check_within(passages_of(self._store, [passage.id for passage in passages]), where, there=True)
                 taken = [passage.id for passage in passages_of(self._store, taken, where)]
-            written = self._written(blocks) if passages else None
+            written = self._written(lambda: self._backend.add(blocks, self._codec())) if passages else None
             with self._committing(written):
                 self._store.delete_rows(self._store.rows_of(taken))
                 if written:
@@ -104,11 +107,20 @@ class Writer:
         with self.writing(), self._committing():
             declare(self._store, fields)
 
-    def compact(self) -> None:
-        """Rewrite all live vectors into one segment and give back the space of deleted ones."""
+    def compact(self, codec: str | None = None) -> None:
+        """Rewrite all live vectors into one segment and give back the space of deleted ones.
+
+        An index of an older format gets the present one.
+
+        Args:
+            codec: How vectors are stored from now on, as before by default.
+        """
         with self.writing():
+            codec = codec or self._codec()
             views = self._current().views
-            if len(views) != 1 or views[0].info.vectors != int(views[0].counts.sum()):
+            if self._store.setting("format_version") != str(FORMAT_VERSION) or codec != self._codec():
+                self._merge(views, codec, upgrade=True)
+            elif len(views) != 1 or views[0].info.vectors != int(views[0].counts.sum()):
                 self._merge(views)
             self._store.shrink(_FREE_PAGES)
 
@@ -124,7 +136,7 @@ class Writer:
             yield
 
     @contextlib.contextmanager
-    def _committing(self, written: tuple[str, int, str] | None = None) -> Iterator[None]:
+    def _committing(self, written: tuple[str, int, str, str] | None = None) -> Iterator[None]:
         """One transaction around a change, and afterwards the note that it is acknowledged.
 
         What was written for a change that fails is removed, unless it is the commit itself that fails: then the
@@ -145,10 +157,14 @@ class Writer:
         if doubtful:
             self._sweep()
 
-    def _written(self, blocks: Iterable[np.ndarray]) -> tuple[str, int, str]:
-        """A new segment of these blocks, durable and not yet referred to."""
+    def _codec(self) -> str:
+        """How vectors are stored, as of the newest commit."""
+        return self._store.setting("codec") or FORMAT_1_CODEC
+
+    def _written(self, write: Callable[[], tuple[str, int, str, str]]) -> tuple[str, int, str, str]:
+        """A new segment, durable and not yet referred to."""
         with full_disk_explained(self._folder / "segments"):
-            return self._backend.add(blocks)
+            return write()
 
     def _sweep(self) -> None:
         """Remove what interrupted writes left behind; called under the lock."""
@@ -173,26 +189,33 @@ class Writer:
             elif len(small) > MAX_SMALL_SEGMENTS:
                 self._merge(small)
 
-    def _merge(self, chosen: Sequence[SegmentView]) -> None:
+    def _merge(self, chosen: Sequence[SegmentView], codec: str | None = None, *, upgrade: bool = False) -> None:
         """Rewrite the live vectors of these segments into one new segment, by row; called under the lock.
 
         Takes about 100 bytes of memory a passage, whatever its vectors take.
+
+        Args:
+            chosen: The segments.
+            codec: That of the new one, the index's own by default.
+            upgrade: They are all that there are, and the index says from now on what they are coded with.
         """
-        if not chosen:
+        if not chosen and not upgrade:
             return
+        codec = codec or self._codec()
         numbers = np.repeat(np.arange(len(chosen)), [len(view.rows) for view in chosen])
         rows, starts, counts = (
-            np.concatenate([getattr(view, name) for view in chosen]) for name in ("rows", "starts", "counts")
+            np.concatenate([np.empty(0, np.int64), *(getattr(view, name) for view in chosen)])
+            for name in ("rows", "starts", "counts")
         )
         order = np.argsort(rows, kind="stable")
         numbers, rows, starts, counts = numbers[order], rows[order], starts[order], counts[order]
-
-        def live() -> Iterator[np.ndarray]:
-            for number, start, count in zip(numbers, starts, counts, strict=True):
-                yield self._backend.vectors(chosen[int(number)].info)[start : start + count]
-
-        written = self._written(live()) if len(rows) else None
+        written = None
+        if len(rows):
+            written = self._written(lambda: self._backend.rewrite(chosen, numbers, starts, counts, codec))
         with self._committing(written):
+            if upgrade:
+                self._store.upgrade()
+                self._store.set_meta({"format_version": str(FORMAT_VERSION), "codec": codec})
             if written:
                 self._move(rows, self._store.add_segment(*written), starts_of(counts))
             self._store.drop_segments([view.info.id for view in chosen])

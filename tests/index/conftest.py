@@ -83,7 +83,7 @@ def expected() -> Callable[..., list[tuple[str, float]]]:
 @pytest.fixture
 def index(tmp_path: Path, encoder: FakeEncoder) -> Iterator[CrispIndex]:
     """An empty index."""
-    with CrispIndex.create(tmp_path / "index.crisp", encoder) as made:
+    with CrispIndex.create(tmp_path / "index.crisp", encoder, codec="float16") as made:
         yield made
 
 

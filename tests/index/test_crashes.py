@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from crisp_rag.index import CrispIndex, Passage, crisp_index, segments, store, verify_index, writing
-from crisp_rag.index.backend import ExactBackend
+from crisp_rag.index.backend import LocalBackend
 
 WORDS = ["oak", "pine", "fir", "elm", "alder", "birch", "cedar", "hazel"]
 State = dict[str, Passage]
@@ -162,7 +162,7 @@ def test_a_writer_killed_at_random_moments_loses_nothing_that_it_acknowledged(
     tmp_path: Path, encoder: Any, expected: Any, forked: Any, rounds: int, record_property: Any, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr(crisp_index, "CHECKED_AT_OPEN", 40_000)  # some rounds open it checked whole, others not
-    CrispIndex.create(tmp_path / "index", encoder, indexed_fields=["n"]).close()
+    CrispIndex.create(tmp_path / "index", encoder, indexed_fields=["n"], codec="float16").close()
     started = time.monotonic()
     commits, unacknowledged = kill_again_and_again(tmp_path / "index", encoder, expected, forked, rounds)
     record_property("figures", f"{rounds} kills, {commits} acknowledged commits, {unacknowledged} more that were not yet")
@@ -187,7 +187,7 @@ MERGE_POINTS = {
     "before the old segments are dropped": (store.Store, "drop_segments"),
     "before the commit": (store.Store, "advance"),
     "after the commit": (writing, "acknowledge"),
-    "before the old files go": (ExactBackend, "delete"),
+    "before the old files go": (LocalBackend, "delete"),
     "before the database shrinks": (store.Store, "shrink"),
 }
 
@@ -195,7 +195,7 @@ MERGE_POINTS = {
 @pytest.fixture
 def three_commits(tmp_path: Path, encoder: Any) -> Iterator[tuple[Path, State]]:
     path, state = tmp_path / "index", {}
-    with CrispIndex.create(path, encoder) as index:
+    with CrispIndex.create(path, encoder, codec="float16") as index:
         for number in range(3):
             step = Step(put=[(f"{number}-{i}", f"{WORDS[i]} {WORDS[number]}", i % 4) for i in range(8)])
             index.add(step.passages)
@@ -267,7 +267,7 @@ def test_a_segment_and_its_folder_are_synced_before_the_commit_that_refers_to_it
         if sql.startswith(("COMMIT", "INSERT INTO segments")):
             events.append(sql.split()[0])
 
-    with CrispIndex.create(tmp_path / "index", encoder) as index:
+    with CrispIndex.create(tmp_path / "index", encoder, codec="float16") as index:
         index.add_texts(["oak", "pine"], ids=["a", "b"])
         monkeypatch.setattr(os, "fsync", recorded)
         monkeypatch.setattr(writing, "acknowledge", lambda *_: events.append("acknowledged"))

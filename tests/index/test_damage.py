@@ -26,7 +26,7 @@ ANSWERS: dict[str, Callable[[CrispIndex], Any]] = {
 
 def filled(path: Path, encoder: Any, passages: Any, copy: Path) -> dict[str, Any]:
     """An index as a killed writer leaves it, with a log that no checkpoint has emptied; returns its answers."""
-    with CrispIndex.create(path, encoder, indexed_fields=["even"]) as index:
+    with CrispIndex.create(path, encoder, indexed_fields=["even"], codec="float16") as index:
         index.add(passages(30))
         index.add(passages(10, seed=1, prefix="q"))
     with CrispIndex.open(path, encoder) as index:

@@ -10,7 +10,8 @@ import pytest
 
 from crisp_rag.errors import IndexCorruptError
 from crisp_rag.index import CrispIndex, crisp_index, places, verify_index
-from crisp_rag.index.backend import ExactBackend
+from crisp_rag.index.backend import LocalBackend
+from crisp_rag.index.snapshots import SegmentView
 from crisp_rag.index.store import Store
 
 
@@ -92,7 +93,7 @@ def test_the_sum_over_places_is_the_same_in_sql_and_in_numpy(index: CrispIndex) 
         connection.execute("UPDATE passages SET start = ?, count = ? WHERE row = ?", (start, count, row))
     views = connection.execute("SELECT row, start, count FROM passages ORDER BY start").fetchall()
     arrays = np.asarray(views, dtype=np.int64).T
-    view = places.SegmentView(index._store.segments()[0], *arrays)
+    view = SegmentView(index._store.segments()[0], *arrays)
     assert connection.execute("SELECT checksum FROM segment_places").fetchone()[0] == places.checksum(view)
 
 
@@ -134,16 +135,16 @@ def test_a_damaged_index_of_an_older_version_is_refused_when_it_is_opened(large:
         CrispIndex.open(large, encoder)
 
 
-def test_an_exact_backend_checks_sizes_or_everything(large: Path, encoder: Any) -> None:
+def test_the_backend_checks_sizes_or_everything(large: Path, encoder: Any) -> None:
     with CrispIndex.open(large, encoder) as index:
         snapshot = index._current()
         segment = large / "segments" / snapshot.views[0].info.file
         data = bytearray(segment.read_bytes())
         data[0] ^= 1
         segment.write_bytes(data)
-        assert ExactBackend(large / "segments", 16).check(snapshot, whole=False)
+        assert LocalBackend(large / "segments", 16).check(snapshot, whole=False)
         with pytest.raises(IndexCorruptError, match=segment.name):
-            ExactBackend(large / "segments", 16).check(snapshot)
+            LocalBackend(large / "segments", 16).check(snapshot)
 
 
 def test_making_an_index_that_was_interrupted_can_be_done_again(tmp_path: Path, encoder: Any, forked: Any) -> None:

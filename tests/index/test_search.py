@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from crisp_rag.index import CrispIndex, Passage, backend, verify_index, writing
+from crisp_rag.index import CrispIndex, Passage, scoring, verify_index, writing
 
 QUERIES = ["oak", "oak pine fir", "alder birch cedar alder", "words nobody stored", "rowan " * 40]
 
@@ -56,7 +56,7 @@ def test_the_size_of_a_block_changes_nothing(
     stored = passages(60)
     index.add(stored)
     index.delete(ids=["p10", "p59"])
-    monkeypatch.setattr(backend, "BLOCK_VECTORS", block)
+    monkeypatch.setattr(scoring, "BLOCK_VECTORS", block)
     left = [passage for passage in stored if passage.id not in ("p10", "p59")]
     for query in QUERIES:
         assert close_to(index.search(query, k=100), expected(encoder, query, left))
@@ -186,7 +186,7 @@ class LikeADict(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
-        self.index = CrispIndex.create(self.folder / "index", self.encoder)
+        self.index = CrispIndex.create(self.folder / "index", self.encoder, codec="float16")
         self.model: dict[str, Passage] = {}
 
     ids = st.sampled_from([f"id{number}" for number in range(12)])

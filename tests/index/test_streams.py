@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,27 +40,31 @@ def test_nothing_is_taken_of_a_stream_before_it_is_needed(
     index: CrispIndex, encoder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streams, "ENCODED_AT_ONCE", 4)
-    given = {"passages": 0, "vectors": 0}
-    most = {"passages": 0, "vectors": 0}
-
-    def endless(kind: str, make: Any) -> Iterator[Any]:
-        for number in range(100):
-            given[kind] += 1
-            most[kind] = max(most[kind], given[kind] - (len(index) if kind == "passages" else 0))
-            yield make(number)
-
-    written = itertools.count()
+    ahead = {"passages": 0, "vectors": 0}
+    written = 0
     add = index._backend.add
-    monkeypatch.setattr(index._backend, "add", lambda blocks: add(block for block in blocks if next(written) >= 0))
+
+    def counting(blocks: Iterable[np.ndarray], codec: str) -> Any:
+        def counted() -> Iterator[np.ndarray]:
+            nonlocal written
+            for block in blocks:
+                yield block
+                written += 1
+
+        return add(counted(), codec)
+
+    def passage(number: int) -> Passage:
+        ahead["passages"] = max(ahead["passages"], number + 1 - len(index))
+        return Passage(str(number), "oak")
 
     def vector(number: int) -> np.ndarray:
-        most["vectors"] = max(most["vectors"], number - int(repr(written)[6:-1]))
+        ahead["vectors"] = max(ahead["vectors"], number + 1 - written)
         return encoder.encode_document("oak")
 
-    index.add_stream(endless("passages", lambda n: Passage(str(n), "oak")), vectors=map(vector, range(100)), commit_every=20)
+    monkeypatch.setattr(index._backend, "add", counting)
+    index.add_stream(map(passage, range(100)), vectors=map(vector, range(100)), commit_every=20)
     assert len(index) == 100
-    assert most["passages"] <= 21, "the passages of one batch"
-    assert most["vectors"] <= 4, "the vectors of one block"
+    assert ahead == {"passages": 20, "vectors": 4}, "the passages of one batch, the vectors of one block"
 
 
 def test_a_bad_passage_ends_a_stream_and_what_was_committed_stays(index: CrispIndex, passages: Any) -> None:
