@@ -78,7 +78,7 @@ def test_the_durability_page_names_every_file_of_an_index(tmp_path: Path) -> Non
         index.add_texts(["Refunds take five days."])
         with index._lock.held():
             for file in (path for path in index.path.rglob("*") if path.is_file()):
-                name = f"segments/*{file.suffix}" if file.parent.name == "segments" else file.name
+                name = file.name if file.parent == index.path else f"{file.parent.name}/"
                 assert f"`{name.removeprefix('index.sqlite') or name}`" in text, name
 
 
