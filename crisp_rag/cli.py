@@ -1,7 +1,8 @@
 """The ``crisp-rag`` command: index files, search them, ask them questions, measure retrievers.
 
 Exit codes: 0 done; 1 an error, in one sentence on stderr; 2 a wrong call; 3 ``ask`` found no answer; 4 ``index
---strict`` skipped files.  Results go to stdout, everything else to stderr; ``--json`` makes the results JSON.
+--strict`` skipped files; 5 ``verify`` found damage.  Results go to stdout, everything else to stderr; ``--json``
+makes the results JSON.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ WhereOption = Annotated[
 ]
 NO_ANSWER = 3
 SKIPPED = 4
+DAMAGED = 5
 
 
 @app.command("index")
@@ -239,6 +241,38 @@ def info(index: IndexOption, as_json: JsonOption = False) -> None:
             shown = f"{value:.1f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
             out.print(f"{name.replace('_', ' '):>20}  {escape(str(shown))}")
         _announce(stats)
+
+
+@app.command()
+def verify(index: IndexOption, as_json: JsonOption = False) -> None:
+    """Check every byte that an index answers from, and name each file that is damaged (exit 5)."""
+    from crisp_rag.index import verify_index
+
+    with _errors():
+        found = verify_index(index)
+    if as_json:
+        _print_json(found.to_dict())
+    else:
+        for damage in found.damage:
+            out.print(f"[red]damaged[/] {escape(_shown(damage.file))}: {escape(damage.problem)}")
+        for orphan in found.orphans:
+            out.print(f"[yellow]left over[/] {escape(_shown(orphan))}: the next write removes it")
+        if found.sound:
+            where = f"{found.passages:,} passages in {found.segments} segments"
+            out.print(f"Sound: {where}, {found.bytes_checked:,} bytes checked.")
+    if not found.sound:
+        raise typer.Exit(DAMAGED)
+
+
+@app.command()
+def compact(index: IndexOption, as_json: JsonOption = False) -> None:
+    """Give back the space of deleted and replaced passages."""
+    with _errors(), _open(index) as opened:
+        done = opened.compact()
+    if as_json:
+        _print_json(asdict(done))
+    else:
+        out.print(f"{done.bytes_before:,} bytes before, {done.bytes_after:,} after.")
 
 
 def main() -> None:

@@ -39,6 +39,10 @@ class IndexLockedError(CrispError):
     """Another writer holds the index; the message names the holder."""
 
 
+class DiskFullError(CrispError, OSError):
+    """There is no space left for a write; the index is as it was before."""
+
+
 class IndexClosedError(CrispError):
     """The index was used after ``close()``."""
 

@@ -68,7 +68,8 @@ def check_ids(ids: Iterable[str]) -> list[str]:
     return listed
 
 
-def check_passages(passages: Sequence[Passage]) -> None:
+def check_passages(passages: Sequence[Passage], *, repeats: bool = False) -> None:
+    """Refuse what is no passage, has no text or cannot be stored, and, unless ``repeats``, ids given twice."""
     seen: set[str] = set()
     blank, twice = [], []
     for number, passage in enumerate(passages):
@@ -76,7 +77,7 @@ def check_passages(passages: Sequence[Passage]) -> None:
             raise InvalidInputError(f"Passage {number} is a {type(passage).__name__}, not a Passage.")
         if not isinstance(passage.id, str) or not passage.id:
             raise InvalidInputError(f"The id of passage {number} is a non-empty string, got {passage.id!r}.")
-        if passage.id in seen:
+        if passage.id in seen and not repeats:
             twice.append(passage.id)
         seen.add(passage.id)
         if not isinstance(passage.text, str) or not passage.text.strip() or not isinstance(passage.context, str):

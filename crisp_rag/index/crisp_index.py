@@ -11,44 +11,51 @@ run from any number of threads and processes, each over a snapshot; writes queue
 from __future__ import annotations
 
 import threading
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from filelock import Timeout
 
 from crisp_rag.errors import (
     EncoderMismatchError,
     IndexCorruptError,
     IndexExistsError,
-    IndexFormatError,
-    IndexNotFoundError,
+    IndexLockedError,
     InvalidInputError,
 )
-from crisp_rag.index.backend import ExactBackend, Snapshot
+from crisp_rag.index import places
+from crisp_rag.index.backend import LocalBackend
 from crisp_rag.index.checks import (
     check_ids,
     check_k,
     check_passages,
     check_query,
+    check_vectors,
     check_within,
     passages_from_texts,
     vector_problem,
 )
+from crisp_rag.index.codecs import DEFAULT_CODEC, FORMAT_1_CODEC, check_codec
 from crisp_rag.index.copying import copy_index
+from crisp_rag.index.declared import check_fields, declared_fields
 from crisp_rag.index.filters import check_filter
 from crisp_rag.index.locking import WriterLock
-from crisp_rag.index.lookups import load_snapshot, matching_rows, passages_of
-from crisp_rag.index.segments import DTYPE
-from crisp_rag.index.store import Record, Store
-from crisp_rag.index.types import Hit, IndexStats, Passage, Where, copied
+from crisp_rag.index.lookups import matching_rows, passages_of
+from crisp_rag.index.opening import bytes_of, exists, make_store, open_store
+from crisp_rag.index.planner import check_recall
+from crisp_rag.index.snapshots import Snapshot
+from crisp_rag.index.store import DATABASE, Record, Store
+from crisp_rag.index.streams import Stream
+from crisp_rag.index.types import Compaction, Hit, Hits, IndexStats, Passage, Where, copied
 from crisp_rag.index.writing import Writer
 
 if TYPE_CHECKING:
     from crisp_rag.models.encoder import Encoder
 
-FORMAT_VERSION = 1
+CHECKED_AT_OPEN = 32 << 20
+"""Bytes of an index up to which opening it checks every one of them; a larger one is checked as it is used."""
 _ATTEMPTS = 50
 _T = TypeVar("_T")
 
@@ -61,15 +68,22 @@ class CrispIndex:
         self._store = store
         self._meta = store.meta()
         self._encoder = encoder
-        self._backend = ExactBackend(path / "segments", int(self._meta["dim"]))
+        self._backend = LocalBackend(path / "segments", int(self._meta["dim"]))
         self._lock = WriterLock(path, wait)
-        self._writer = Writer(store, self._backend, self._lock)
+        self._writer = Writer(path, store, self._backend, self._lock)
         self._guard = threading.RLock()
         self._snapshot: Snapshot | None = None
 
     @classmethod
     def create(
-        cls, path: str | Path, encoder: Encoder | None = None, *, exist_ok: bool = False, wait: float = 0.0
+        cls,
+        path: str | Path,
+        encoder: Encoder | None = None,
+        *,
+        exist_ok: bool = False,
+        wait: float = 0.0,
+        indexed_fields: Sequence[str] = (),
+        codec: str = DEFAULT_CODEC,
     ) -> CrispIndex:
         """Make an empty index.
 
@@ -78,39 +92,38 @@ class CrispIndex:
             encoder: What turns texts into vectors; None for the default one.
             exist_ok: Open an index that is there already instead of raising.
             wait: Seconds to wait for another process that writes, 0 to fail at once.
+            indexed_fields: Metadata fields that filters use often; see :meth:`declare`.
+            codec: How vectors are stored: ``5bit``, ``float16``, ``int8``, ``ternary`` or ``1bit``; see
+                :mod:`crisp_rag.index.codecs`.  An index that is there already keeps its own.
 
         Raises:
             IndexExistsError: if there is something at the path.
+            InvalidInputError: if there is no such codec.
         """
         path = Path(path)
-        if (path / "index.sqlite").exists():
+        fields = check_fields(indexed_fields)
+        check_codec(codec)
+        if exists(path):
             if exist_ok:
-                return cls.open(path, encoder, wait=wait)
+                there = cls.open(path, encoder, wait=wait)
+                if not set(fields) <= set(there.indexed_fields):
+                    there.declare(fields)
+                return there
             raise IndexExistsError(f"There is an index at {path} already: open it, or choose another path.")
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or not {file.name for file in path.iterdir()} <= {*DATABASE, "segments"}):
             raise IndexExistsError(f"{path} is there and is no index: choose another path.")
         encoder = encoder if encoder is not None else _load_encoder(None)
-        (path / "segments").mkdir(parents=True, exist_ok=True)
-        store = Store(path / "index.sqlite", create=True)
-        with store.transaction(write=True):
-            store.set_meta(
-                {
-                    "format_version": str(FORMAT_VERSION),
-                    "generation": "0",
-                    "encoder": encoder.name,
-                    "encoder_source": getattr(encoder, "source", None) or "",
-                    "fingerprint": encoder.fingerprint,
-                    "dim": str(encoder.dim),
-                    "pooling": encoder.pooling,
-                    "dtype": DTYPE.str,
-                    "identity": uuid.uuid4().hex,
-                }
-            )
+        store = make_store(path, encoder, codec, fields)
         return cls(path, store, encoder, wait)
 
     @classmethod
     def open(cls, path: str | Path, encoder: Encoder | None = None, *, wait: float = 0.0) -> CrispIndex:
-        """Open an index and check every file of it.
+        """Open an index, checked.
+
+        A small index is checked whole.  Of a large one the settings, the sizes of all files and where its passages
+        lie are checked now; a segment is checked when it is first read, a passage when it answers, and the whole
+        database before the first filter, look-up by id or write: nothing corrupt is ever answered from.
+        :func:`crisp_rag.index.verify_index` checks everything at once.
 
         Args:
             path: Its folder.
@@ -124,27 +137,15 @@ class CrispIndex:
             EncoderMismatchError: if ``encoder`` is not the one it was built with; the message names both.
         """
         path = Path(path)
-        if not path.is_dir() or not ((path / "index.sqlite").exists() or (path / "segments").exists()):
-            raise IndexNotFoundError(f"There is no index at {path}: make one with CrispIndex.create or crisp-rag index.")
-        if not (path / "index.sqlite").exists():
-            raise IndexCorruptError(f"{path / 'index.sqlite'} is missing; restore it from a copy.")
-        store = Store(path / "index.sqlite")
+        store = open_store(path)
         try:
-            meta = store.meta()
-            version = meta.get("format_version", "")
-            if version.isdigit() and int(version) > FORMAT_VERSION:
-                raise IndexFormatError(
-                    f"{path} has format {version} and this crisp-rag reads up to {FORMAT_VERSION}: upgrade crisp-rag."
-                )
-            needed = ("format_version", "generation", "encoder", "encoder_source", "fingerprint", "dim", "pooling")
-            if not all(key in meta for key in needed) or not meta["dim"].isdigit() or not version.isdigit():
-                raise IndexCorruptError(f"{path / 'index.sqlite'} lacks its settings; restore it from a copy.")
             index = cls(path, store, encoder, wait)
             if encoder is not None:
                 index._check_encoder(encoder)
-            for _ in store.scan():
-                pass
-            index._retrying(index._backend.check)
+            whole = not places.built(store) or bytes_of(path) <= CHECKED_AT_OPEN
+            if whole:
+                store.check()
+            index._retrying(lambda snapshot: index._backend.check(snapshot, whole=whole))
         except BaseException:
             store.close()
             raise
@@ -196,27 +197,29 @@ class CrispIndex:
         Other threads' searches that read at this moment are waited for; those that go on afterwards get the error.
         """
         self._store.close()
+        self._backend.close()
         self._snapshot = None
 
     def stats(self) -> IndexStats:
         """Figures about the index as it is now."""
         snapshot = self._current()
-        backend = self._backend.stats()
-        files = [file for file in self._path.rglob("*") if file.is_file()]
+        backend = self._backend.stats(snapshot)
+        meta = self._store.meta()
         return IndexStats(
             path=str(self._path),
             passages=snapshot.passages,
             vectors=snapshot.live_vectors,
             vectors_per_passage=snapshot.live_vectors / snapshot.passages if snapshot.passages else 0.0,
             bytes_vectors=backend["bytes_vectors"],
-            bytes_on_disk=sum(file.stat().st_size for file in files),
+            bytes_on_disk=bytes_of(self._path),
             encoder=self._meta["encoder"],
             fingerprint=self._meta["fingerprint"],
             dim=int(self._meta["dim"]),
             pooling=self._meta["pooling"],
-            dtype=backend["dtype"],
+            codec=meta.get("codec", FORMAT_1_CODEC),
             search=backend["search"],
-            format_version=int(self._meta["format_version"]),
+            passages_in_lists=backend["passages_in_lists"],
+            format_version=int(meta["format_version"]),
         )
 
     # -- writing ------------------------------------------------------------------------------------------------
@@ -290,10 +293,58 @@ class CrispIndex:
         check_passages(added)
         check_within(added, where)
         if vectors is None:
-            texts = [passage.encoded_text for passage in added]
-            vectors = self.encoder.encode_document(texts, show_progress=show_progress) if texts else []
-        self._writer.replace(gone, added, vectors, where)
+            vectors = self._encode_documents([passage.encoded_text for passage in added], show_progress)
+        blocks = check_vectors(added, vectors, int(self._meta["dim"]))
+        if added or gone:
+            self._writer.replace(gone, added, blocks, [len(block) for block in blocks], where)
         return [passage.id for passage in added]
+
+    def add_stream(
+        self,
+        passages: Iterable[Passage],
+        *,
+        vectors: Iterable[np.ndarray] | None = None,
+        where: Where | None = None,
+        commit_every: int = 8192,
+        on_commit: Callable[[int], None] | None = None,
+    ) -> int:
+        """Add passages from an iterator of any length, in memory for ``commit_every`` of them.
+
+        Every ``commit_every`` passages are one commit.  What has been committed stays, whatever happens later: a
+        crash after hours of encoding costs one batch, and what is there is always a beginning of the stream.  A
+        passage whose id exists, or came earlier in the stream, replaces it.  No other process can write meanwhile.
+
+        Args:
+            passages: What to add.
+            vectors: A (vectors, dim) array a passage, an iterator too; encoded here by default.
+            where: What this writer may touch; see :meth:`add`.
+            commit_every: Passages a commit.
+            on_commit: Called after each commit with the number of passages taken so far, all of them on disk.
+
+        Returns:
+            How many passages were taken.
+
+        Raises:
+            InvalidInputError: naming passages that cannot be added, and how many are in the index already.
+            IndexLockedError: if another process is writing.
+        """
+        self._store.check_open()
+        check_filter(where)
+        if not isinstance(commit_every, int) or commit_every < 1:
+            raise InvalidInputError(f"commit_every is a whole number of at least 1, got {commit_every!r}.")
+        stream = Stream(passages, vectors, self._encode_documents, int(self._meta["dim"]), where)
+        done = 0
+        with self._writer.writing():
+            try:
+                for batch in stream.batches(commit_every):
+                    self._writer.replace((), batch.passages, batch.blocks, batch.counts, where)
+                    done += len(batch.taken)
+                    if on_commit is not None:
+                        on_commit(done)
+            except InvalidInputError as error:
+                said = str(error).removesuffix(" Nothing was added.")
+                raise InvalidInputError(f"{said} The {done} passages before this batch are in the index.") from error
+        return done
 
     def delete(self, ids: Iterable[str] | None = None, where: Where | None = None) -> int:
         """Delete passages by id, by filter, or those with both.
@@ -309,10 +360,61 @@ class CrispIndex:
             raise InvalidInputError("delete needs ids or where; delete(where={}) deletes everything.")
         return self._writer.delete(None if ids is None else check_ids(ids), where)
 
-    def compact(self) -> None:
-        """Rewrite all live vectors into one segment and give back the space of deleted ones."""
+    def compact(self, codec: str | None = None) -> Compaction:
+        """Rewrite all live vectors into one segment and give back the space of deleted passages.
+
+        Needs as much free disk as the live part of the index takes, and memory for about 100 bytes a passage.
+        Searches go on meanwhile.  An index of an older format gets the present one.
+
+        Args:
+            codec: How vectors are stored from now on, as before by default; see :mod:`crisp_rag.index.codecs`.
+
+        Returns:
+            The index's bytes on disk before and after.
+
+        Raises:
+            DiskFullError: if there is too little space; the index is as it was before.
+            IndexLockedError: if another process is writing.
+        """
         self._store.check_open()
-        self._writer.compact()
+        before = bytes_of(self._path)
+        self._writer.compact(None if codec is None else check_codec(codec))
+        return Compaction(before, bytes_of(self._path))
+
+    def prepare(self) -> None:
+        """Make now what a large index is searched with, instead of in the background of its first searches.
+
+        Needs no lock and keeps nobody waiting: readers go on, and so do writers.
+
+        Raises:
+            IndexLockedError: if another process is doing the same.
+        """
+        self._store.check_open()
+        try:
+            self._retrying(self._backend.prepare)
+        except Timeout:
+            raise IndexLockedError(f"{self._path} is being prepared by another process: wait for it.") from None
+
+    def declare(self, fields: Sequence[str]) -> None:
+        """Index metadata fields, so that a filter which demands a value of one need not read every passage.
+
+        Takes effect at once, for what is there and for what comes; filters mean the same with and without.
+
+        Args:
+            fields: Names of metadata fields, such as ``["tenant"]``.
+
+        Raises:
+            InvalidInputError: if one is no field name.
+            IndexLockedError: if another process is writing.
+        """
+        self._store.check_open()
+        self._writer.declare(check_fields(fields))
+
+    @property
+    def indexed_fields(self) -> list[str]:
+        """The metadata fields that :meth:`create` and :meth:`declare` were told of."""
+        self._store.check_open()
+        return declared_fields(self._store)
 
     def copy_to(self, path: str | Path) -> Path:
         """Copy the index as it is now to another folder, which :meth:`open` opens; returns the folder.
@@ -345,24 +447,44 @@ class CrispIndex:
             records = self._store.records(part)
             yield from (records[row].passage for row in part if row in records)
 
-    def search(self, query: str, k: int = 10, where: Where | None = None) -> list[Hit]:
+    def search(
+        self,
+        query: str,
+        k: int = 10,
+        where: Where | None = None,
+        *,
+        exact: bool = False,
+        target_recall: float | None = None,
+    ) -> Hits:
         """The passages that answer a query best.
 
         Args:
             query: Plain words.
             k: How many hits at most; k matching passages give k hits.
             where: A filter, applied before the cut; see :mod:`crisp_rag.index.filters`.
+            exact: Score every passage that the filter keeps, however many there are.
+            target_recall: The share of the true best ten to find, .99 by default.  A small index is searched exactly
+                in any case.
 
         Returns:
-            Hits, best first, ties in insertion order; empty for an empty index.
+            Hits, best first, ties in insertion order; empty for an empty index.  Their ``search`` says how they were
+            found.
 
         Raises:
-            InvalidInputError: for a blank query or k below 1.
+            InvalidInputError: for a blank query, k below 1 or a target that is no share.
             FilterError: for a malformed filter.
         """
-        return self.search_batch([query], k, where)[0]
+        return self.search_batch([query], k, where, exact=exact, target_recall=target_recall)[0]
 
-    def search_batch(self, queries: Sequence[str], k: int = 10, where: Where | None = None) -> list[list[Hit]]:
+    def search_batch(
+        self,
+        queries: Sequence[str],
+        k: int = 10,
+        where: Where | None = None,
+        *,
+        exact: bool = False,
+        target_recall: float | None = None,
+    ) -> list[Hits]:
         """As :meth:`search` for several queries at once, which is faster than one by one."""
         self._store.check_open()
         if isinstance(queries, str):
@@ -371,11 +493,21 @@ class CrispIndex:
         for query in queries:
             check_query(query)
         check_filter(where)
+        check_recall(target_recall)
         if not queries or not len(self):
-            return [[] for _ in queries]
-        return self.search_vectors(self.encoder.encode_query(list(queries)), k, where)
+            return [Hits() for _ in queries]
+        vectors = self.encoder.encode_query(list(queries))
+        return self.search_vectors(vectors, k, where, exact=exact, target_recall=target_recall)
 
-    def search_vectors(self, queries: Sequence[np.ndarray], k: int = 10, where: Where | None = None) -> list[list[Hit]]:
+    def search_vectors(
+        self,
+        queries: Sequence[np.ndarray],
+        k: int = 10,
+        where: Where | None = None,
+        *,
+        exact: bool = False,
+        target_recall: float | None = None,
+    ) -> list[Hits]:
         """As :meth:`search_batch` for queries that are encoded already, a (vectors, dim) array each."""
         self._store.check_open()
         check_k(k)
@@ -384,10 +516,11 @@ class CrispIndex:
             if problem := vector_problem(array, int(self._meta["dim"])):
                 raise InvalidInputError(f"Query {number}: {problem}.")
         check_filter(where)
+        recall = check_recall(target_recall)
         if not arrays:
             return []
 
-        def attempt(snapshot: Snapshot) -> list[list[Hit]] | None:
+        def attempt(snapshot: Snapshot) -> list[Hits] | None:
             allowed = None
             if where is not None:
                 with self._store.transaction():
@@ -395,18 +528,24 @@ class CrispIndex:
                         return None
                     rows = matching_rows(self._store, where)
                 allowed = np.asarray(sorted(rows), dtype=np.int64)
-            found = self._backend.search(snapshot, arrays, k, allowed)
-            records = self._store.records(sorted({row for hits in found for row, _ in hits}))
-            if any(row not in records for hits in found for row, _ in hits):
+            found = self._backend.search(snapshot, arrays, k, allowed, exact=exact, target_recall=recall)
+            records = self._store.records(sorted({row for hits, _ in found for row, _ in hits}))
+            if any(row not in records for hits, _ in found for row, _ in hits):
+                if self._store.generation() == snapshot.generation:
+                    raise IndexCorruptError(f"{self._store.path} lacks passages that it lists; restore it from a copy.")
                 return None
             bounds = [float(np.linalg.norm(array, axis=1).sum()) or 1.0 for array in arrays]
             return [
-                [_hit(records[row], score, bound) for row, score in hits] for hits, bound in zip(found, bounds, strict=True)
+                Hits([_hit(records[row], score, bound) for row, score in hits], info)
+                for (hits, info), bound in zip(found, bounds, strict=True)
             ]
 
         return self._retrying(attempt)
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    def _encode_documents(self, texts: list[str], show_progress: bool = False) -> Sequence[np.ndarray]:
+        return self.encoder.encode_document(texts, show_progress=show_progress) if texts else []
 
     def _check_encoder(self, encoder: Encoder) -> None:
         if encoder.fingerprint != self._meta["fingerprint"]:
@@ -421,7 +560,7 @@ class CrispIndex:
         self._store.check_open()
         snapshot = self._snapshot
         if snapshot is None or snapshot.generation != self._store.generation():
-            snapshot = load_snapshot(self._store)
+            snapshot = places.load_snapshot(self._store, snapshot)
             self._snapshot = snapshot
         return snapshot
 

@@ -1,24 +1,33 @@
-"""Immutable files of vectors: little-endian float16, (vectors, dim), row after row, nothing else.
+"""Immutable files of coded vectors: the planes of their codec one behind the other, nothing else.
 
-A segment is written once, synced to disk before anything refers to it, and never changed.  Its size and checksum
-lie in SQLite; both are checked before the first vector of it is used.
+A segment is written once, synced to disk before anything refers to it, and never changed.  Its codec, its number of
+vectors and its checksum lie in SQLite; size and checksum are checked before the first vector of it is used.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from crisp_rag.errors import IndexCorruptError
+from crisp_rag.index.codecs import CODECS, FORMAT_1_CODEC, Codec, codec_for
 
 DTYPE = np.dtype("<f2")
+"""Vectors are taken up to the largest number of this type, whatever codec they get."""
+
+SUFFIXES = {name: ".f16" if name == FORMAT_1_CODEC else f".{name}" for name in CODECS}
+"""The end of the names of segment files, by codec."""
 _READ = 1 << 20
+_ENCODE = 8_192  # vectors encoded at once: enough for the matrix product, and 12 MB of float32 at 384 dims
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,53 +38,141 @@ class SegmentInfo:
     file: str
     vectors: int
     checksum: str
+    codec: str = FORMAT_1_CODEC
 
 
-def write_segment(folder: Path, blocks: Iterable[np.ndarray], dim: int) -> tuple[str, int, str]:
-    """Write blocks of (n, dim) vectors to a new file and sync it and its folder.
+class Segment:
+    """A mapped segment.
+
+    Attributes:
+        codec: How its vectors are stored.
+        planes: (vectors, bytes) uint8 maps, one for each plane of the codec.
+    """
+
+    def __init__(self, codec: Codec, planes: Sequence[np.ndarray]) -> None:
+        self.codec = codec
+        self.planes = tuple(planes)
+
+    def __getitem__(self, chosen: slice | np.ndarray) -> list[np.ndarray]:
+        """The planes of some vectors."""
+        return [plane[chosen] for plane in self.planes]
+
+    def vectors(self, chosen: slice | np.ndarray) -> np.ndarray:
+        """(n, dim) float32 vectors as the encoder gave them, but for what the codec loses."""
+        return self.codec.turn_back(self.codec.decode(self[chosen]))
+
+    def turned_for(self, codec: Codec, chosen: slice | np.ndarray) -> np.ndarray:
+        """The same, turned as another codec turns vectors."""
+        return self.codec.decode(self[chosen]) if codec is self.codec else codec.turn(self.vectors(chosen))
+
+
+def encoded(blocks: Iterable[np.ndarray], codec: Codec) -> Iterator[list[np.ndarray]]:
+    """The planes of blocks of (n, dim) vectors, some thousand vectors at once."""
+    waiting: list[np.ndarray] = []
+    size = 0
+    for block in blocks:
+        waiting.append(block)
+        size += len(block)
+        if size >= _ENCODE:
+            yield codec.encode(np.concatenate(waiting))
+            waiting, size = [], 0
+    if waiting:
+        yield codec.encode(np.concatenate(waiting))
+
+
+def write_segment(folder: Path, parts: Iterable[Sequence[np.ndarray]], codec: Codec) -> tuple[str, int, str, str]:
+    """Write coded vectors to a new file and sync it and its folder.
+
+    Planes behind the first wait in files of their own until the first is complete: nothing is held in memory.
+
+    Args:
+        folder: Where to write.
+        parts: The planes of some vectors each, as :meth:`Codec.encode` gives them.
+        codec: What they were coded with.
 
     Returns:
-        The file's name, the number of vectors in it and its checksum.
+        The file's name, the number of vectors in it, its checksum and the codec's name.
     """
-    name = f"{uuid.uuid4().hex}.f16"
-    digest = hashlib.blake2b(digest_size=16)
-    vectors = 0
+    name = f"{uuid.uuid4().hex}{SUFFIXES[codec.name]}"
     path = folder / name
+    vectors = 0
     try:
-        with path.open("xb") as file:
-            for block in blocks:
-                data = np.ascontiguousarray(block, dtype=DTYPE).tobytes()
-                digest.update(data)
-                file.write(data)
-                vectors += len(block)
+        with path.open("xb") as file, ExitStack() as stack:
+            digest = hashlib.blake2b(digest_size=16)
+            later = [stack.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in codec.planes[1:]]
+            for part in parts:
+                vectors += len(part[0])
+                first = np.ascontiguousarray(part[0]).data
+                digest.update(first)
+                file.write(first)
+                for plane, waiting in zip(part[1:], later, strict=True):
+                    waiting.write(np.ascontiguousarray(plane).data)
+            for waiting in later:
+                _append(file, waiting, digest)
             file.flush()
             os.fsync(file.fileno())
         sync_folder(folder)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
-    return name, vectors, digest.hexdigest()
+    return name, vectors, digest.hexdigest(), codec.name
 
 
-def map_segment(folder: Path, info: SegmentInfo, dim: int) -> np.ndarray:
-    """The (vectors, dim) float16 memory map of a checked segment.
+def _append(file: IO[bytes], waiting: IO[bytes], digest: hashlib.blake2b) -> None:
+    waiting.seek(0)
+    while chunk := waiting.read(_READ):
+        digest.update(chunk)
+        file.write(chunk)
+
+
+def map_segment(folder: Path, info: SegmentInfo, dim: int) -> Segment:
+    """The planes of a checked segment, mapped into memory.
 
     Raises:
         FileNotFoundError: if the file is not there; the caller knows whether it should be.
         IndexCorruptError: if its size or checksum is not what was written.
     """
+    check_size(folder, info, dim)
+    path = folder / info.file
+    codec = codec_for(info.codec, dim)
+    if checksum_of(path) != info.checksum:
+        raise IndexCorruptError(f"{path} was altered: its checksum does not match; restore it from a copy.")
+    if not info.vectors:
+        return Segment(codec, [np.empty((0, width), dtype=np.uint8) for width in codec.planes])
+    data = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))  # a plain array: every slice of a memmap is slower
+    ends = np.cumsum(codec.planes) * info.vectors
+    planes = [
+        data[end - width * info.vectors : end].reshape(-1, width) for end, width in zip(ends, codec.planes, strict=True)
+    ]
+    return Segment(codec, planes)
+
+
+def check_size(folder: Path, info: SegmentInfo, dim: int) -> None:
+    """Compare a segment's size with what was written.
+
+    Raises:
+        FileNotFoundError: if the file is not there.
+        IndexCorruptError: if it is shorter or longer.
+    """
     path = folder / info.file
     size = path.stat().st_size
-    expected = info.vectors * dim * DTYPE.itemsize
+    expected = info.vectors * sum(codec_for(info.codec, dim).planes)
     if size != expected:
         raise IndexCorruptError(f"{path} has {size} bytes and should have {expected}; restore it from a copy.")
+
+
+def segment_files(folder: Path) -> list[Path]:
+    """The segment files of a folder, whether anything refers to them or not."""
+    return sorted(path for path in folder.glob("*.*") if path.suffix in SUFFIXES.values())
+
+
+def checksum_of(path: Path) -> str:
+    """The checksum of a file's bytes."""
     digest = hashlib.blake2b(digest_size=16)
     with path.open("rb") as file:
         while chunk := file.read(_READ):
             digest.update(chunk)
-    if digest.hexdigest() != info.checksum:
-        raise IndexCorruptError(f"{path} was altered: its checksum does not match; restore it from a copy.")
-    return np.memmap(path, dtype=DTYPE, mode="r", shape=(info.vectors, dim))
+    return digest.hexdigest()
 
 
 def sync_folder(folder: Path) -> None:

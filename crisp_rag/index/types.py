@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from crisp_rag.index.planner import SearchInfo
 
 Metadata = Mapping[str, Any]
 Where = Mapping[str, Any] | Callable[[dict[str, Any]], bool]
@@ -66,9 +68,28 @@ class Hit:
     context: str = ""
 
 
+_NOTHING = SearchInfo("exact", 0, 0, 0)
+
+
+class Hits(list[Hit]):
+    """The hits of one query, best first: a list that also says how they were found.
+
+    Attributes:
+        search: Whether everything was scored or candidates only, and how many.
+    """
+
+    def __init__(self, hits: Iterable[Hit] = (), search: SearchInfo = _NOTHING) -> None:
+        super().__init__(hits)
+        self.search = search
+
+
 @dataclass(frozen=True, slots=True)
 class IndexStats:
-    """Figures about an index.  Sizes are bytes; ``bytes_vectors`` is what the segment files take."""
+    """Figures about an index.  Sizes are bytes; ``bytes_vectors`` is what the segment files take.
+
+    ``search`` is how a search for ten hits goes about it, ``exact`` or ``approximate``; ``passages_in_lists`` how many
+    passages an approximate search finds through its lists: the others are looked at one by one.
+    """
 
     path: str
     passages: int
@@ -80,10 +101,19 @@ class IndexStats:
     fingerprint: str
     dim: int
     pooling: str
-    dtype: str
+    codec: str
     search: str
+    passages_in_lists: int
     format_version: int
 
     def to_dict(self) -> dict[str, Any]:
         """The same as a dict."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """What compacting an index gave back: its bytes on disk before and after."""
+
+    bytes_before: int
+    bytes_after: int

@@ -9,41 +9,60 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
-from crisp_rag.index.backend import ExactBackend, starts_of
-from crisp_rag.index.checks import check_ids, check_vectors, check_within
+from crisp_rag.errors import DiskFullError, IndexCorruptError
+from crisp_rag.index import places
+from crisp_rag.index.acknowledged import acknowledge
+from crisp_rag.index.backend import LocalBackend
+from crisp_rag.index.checks import check_ids, check_within
+from crisp_rag.index.codecs import FORMAT_1_CODEC
+from crisp_rag.index.declared import declare
 from crisp_rag.index.locking import WriterLock
-from crisp_rag.index.lookups import load_snapshot, matching_rows, passages_of
+from crisp_rag.index.lookups import matching_rows, passages_of
+from crisp_rag.index.opening import FORMAT_VERSION
+from crisp_rag.index.snapshots import SegmentView, Snapshot, starts_of
+from crisp_rag.index.space import full_disk_explained
 from crisp_rag.index.store import Store
 from crisp_rag.index.types import Passage, Where
 
 SMALL_SEGMENT = 65_536
 MAX_SMALL_SEGMENTS = 16
 MIN_DEAD_VECTORS = 1_024
+_MOVED_AT_ONCE = 1_000
+_FREE_PAGES = 0.25
+"""The share of unused pages from which on compaction rewrites the database."""
+
+Gone = Sequence[str] | Callable[[], Iterable[str]]
 
 
 class Writer:
     """The writing half of an index.  Threads queue; other processes are kept out by the lock.
 
     Args:
+        folder: The index folder.
         store: What the index says.
         backend: Where its vectors lie.
         lock: Held for the length of every change.
     """
 
-    def __init__(self, store: Store, backend: ExactBackend, lock: WriterLock) -> None:
+    def __init__(self, folder: Path, store: Store, backend: LocalBackend, lock: WriterLock) -> None:
+        self._folder = folder
         self._store = store
         self._backend = backend
         self._lock = lock
+        self._snapshot: Snapshot | None = None
         self._swept = False
+        self._doubtful = False
 
     def replace(
         self,
-        gone: Sequence[str] | Callable[[], Iterable[str]],
+        gone: Gone,
         passages: Sequence[Passage],
-        vectors: Sequence[np.ndarray],
+        blocks: Iterable[np.ndarray],
+        counts: Sequence[int],
         where: Where | None = None,
     ) -> None:
         """Delete ids and add checked passages in one commit; see :meth:`CrispIndex.replace`.
@@ -51,101 +70,163 @@ class Writer:
         Args:
             gone: The ids to delete, or a function that finds them once nobody else can write.
             passages: What to add.
-            vectors: A (vectors, dim) array a passage.
+            blocks: A checked (vectors, dim) array a passage, taken one by one.
+            counts: How many vectors each has, read after the last block.
             where: What this writer may touch.
         """
-        blocks = check_vectors(passages, vectors, self._backend.dim)
-        if not passages and not callable(gone) and not gone:
-            return
         with self.writing():
             deleted = check_ids(gone()) if callable(gone) else gone
             taken = [*deleted, *(passage.id for passage in passages)]
             if where is not None:  # nobody else writes while the lock is held: what is checked here stays true
                 check_within(passages_of(self._store, [passage.id for passage in passages]), where, there=True)
                 taken = [passage.id for passage in passages_of(self._store, taken, where)]
-            written = self._backend.add(blocks) if blocks else None
-            try:
-                with self._store.transaction(write=True):
-                    self._store.delete_rows(self._store.rows_of(taken))
-                    if written:
-                        counts = [len(block) for block in blocks]
-                        starts = starts_of(counts).tolist()
-                        self._store.insert(passages, self._store.add_segment(*written), starts, counts)
-                    self._store.advance()
-            except BaseException:
+            written = self._written(lambda: self._backend.add(blocks, self._codec())) if passages else None
+            with self._committing(written):
+                self._store.delete_rows(self._store.rows_of(taken))
                 if written:
-                    self._backend.delete([written[0]])
-                raise
+                    starts = starts_of(counts).tolist()
+                    self._store.insert(passages, self._store.add_segment(*written), starts, counts)
             self._tidy()
 
     def delete(self, ids: Sequence[str] | None, where: Where | None) -> int:
         """Delete passages by id, by filter, or those with both; returns how many there were."""
         with self.writing():
-            with self._store.transaction(write=True):
-                rows = set(matching_rows(self._store, where)) if where is not None else None
-                if ids is not None:
-                    named = set(self._store.rows_of(ids))
-                    rows = named if rows is None else rows & named
-                deleted = self._store.delete_rows(sorted(rows or ())) if rows else 0
-                if deleted:
-                    self._store.advance()
-            if deleted:
-                self._tidy()
+            rows = set(matching_rows(self._store, where)) if where is not None else None
+            if ids is not None:
+                named = set(self._store.rows_of(ids))
+                rows = named if rows is None else rows & named
+            if not rows:
+                return 0
+            with self._committing():
+                deleted = self._store.delete_rows(sorted(rows))
+            self._tidy()
         return deleted
 
-    def compact(self) -> None:
-        """Rewrite all live vectors into one segment and give back the space of deleted ones."""
+    def declare(self, fields: Sequence[str]) -> None:
+        """Index metadata fields; see :meth:`CrispIndex.declare`."""
+        with self.writing(), self._committing():
+            declare(self._store, fields)
+
+    def compact(self, codec: str | None = None) -> None:
+        """Rewrite all live vectors into one segment and give back the space of deleted ones.
+
+        An index of an older format gets the present one.
+
+        Args:
+            codec: How vectors are stored from now on, as before by default.
+        """
         with self.writing():
-            self._merge([view.info.id for view in load_snapshot(self._store).views])
+            codec = codec or self._codec()
+            views = self._current().views
+            if self._store.setting("format_version") != str(FORMAT_VERSION) or codec != self._codec():
+                self._merge(views, codec, upgrade=True)
+            elif len(views) != 1 or views[0].info.vectors != int(views[0].counts.sum()):
+                self._merge(views)
+            self._store.shrink(_FREE_PAGES)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """The writer's lock, on an index that is open and, at its first write, swept."""
+        """The writer's lock, on an index that is open, sound and, at its first write, swept."""
         with self._lock.held():
             self._store.check_open()
-            self._sweep()
+            self._store.check()
+            places.build(self._store)
+            if not self._swept:
+                self._sweep()
             yield
 
+    @contextlib.contextmanager
+    def _committing(self, written: tuple[str, int, str, str] | None = None) -> Iterator[None]:
+        """One transaction around a change, and afterwards the note that it is acknowledged.
+
+        What was written for a change that fails is removed, unless it is the commit itself that fails: then the
+        database's log may hold it nevertheless, and the file stays until another commit has taken its place.
+        """
+        with self._store.transaction(write=True):
+            try:
+                yield
+                self._store.advance()
+            except BaseException:
+                self._backend.delete([written[0]] if written else [])
+                raise
+            generation = self._store.generation()
+            doubtful = self._doubtful
+            self._doubtful = True  # until the commit has returned
+        self._doubtful = False
+        acknowledge(self._folder, generation)
+        if doubtful:
+            self._sweep()
+
+    def _codec(self) -> str:
+        """How vectors are stored, as of the newest commit."""
+        return self._store.setting("codec") or FORMAT_1_CODEC
+
+    def _written(self, write: Callable[[], tuple[str, int, str, str]]) -> tuple[str, int, str, str]:
+        """A new segment, durable and not yet referred to."""
+        with full_disk_explained(self._folder / "segments"):
+            return write()
+
     def _sweep(self) -> None:
-        """Once an opened index, under the lock: remove what an interrupted write left behind."""
-        if not self._swept:
-            self._backend.delete_all_but(info.file for info in self._store.segments())
-            self._swept = True
+        """Remove what interrupted writes left behind; called under the lock."""
+        self._backend.delete_all_but(info.file for info in self._store.segments())
+        self._swept = True
+
+    def _current(self) -> Snapshot:
+        self._snapshot = places.load_snapshot(self._store, self._snapshot)
+        return self._snapshot
 
     def _tidy(self) -> None:
-        """Merge small segments, and rewrite when most vectors are dead."""
-        snapshot = load_snapshot(self._store)
-        dead = snapshot.stored_vectors - snapshot.live_vectors
-        if dead >= MIN_DEAD_VECTORS and dead > snapshot.stored_vectors / 2:
-            self._merge([view.info.id for view in snapshot.views])
-            return
-        small = [view.info.id for view in snapshot.views if view.info.vectors < SMALL_SEGMENT]
-        if len(small) > MAX_SMALL_SEGMENTS:
-            self._merge(small)
+        """Merge small segments, and rewrite when most vectors are dead.
 
-    def _merge(self, segments: Sequence[int]) -> None:
-        """Rewrite the live vectors of these segments into one new segment, by row; called under the lock."""
-        chosen = [view for view in load_snapshot(self._store).views if view.info.id in set(segments)]
-        if not chosen:
+        The change that it follows is committed: a disk too full for tidying must not make it look as if it were not.
+        """
+        snapshot = self._current()
+        dead = snapshot.stored_vectors - snapshot.live_vectors
+        small = [view for view in snapshot.views if view.info.vectors < SMALL_SEGMENT]
+        with contextlib.suppress(DiskFullError):
+            if dead >= MIN_DEAD_VECTORS and dead > snapshot.stored_vectors / 2:
+                self._merge(snapshot.views)
+            elif len(small) > MAX_SMALL_SEGMENTS:
+                self._merge(small)
+
+    def _merge(self, chosen: Sequence[SegmentView], codec: str | None = None, *, upgrade: bool = False) -> None:
+        """Rewrite the live vectors of these segments into one new segment, by row; called under the lock.
+
+        Takes about 100 bytes of memory a passage, whatever its vectors take.
+
+        Args:
+            chosen: The segments.
+            codec: That of the new one, the index's own by default.
+            upgrade: They are all that there are, and the index says from now on what they are coded with.
+        """
+        if not chosen and not upgrade:
             return
-        places = sorted(
-            (int(row), number, int(start), int(count))
-            for number, view in enumerate(chosen)
-            for row, start, count in zip(view.rows, view.starts, view.counts, strict=True)
+        codec = codec or self._codec()
+        numbers = np.repeat(np.arange(len(chosen)), [len(view.rows) for view in chosen])
+        rows, starts, counts = (
+            np.concatenate([np.empty(0, np.int64), *(getattr(view, name) for view in chosen)])
+            for name in ("rows", "starts", "counts")
         )
-        maps = [self._backend.vectors(view.info) for view in chosen]
+        order = np.argsort(rows, kind="stable")
+        numbers, rows, starts, counts = numbers[order], rows[order], starts[order], counts[order]
         written = None
-        if places:
-            written = self._backend.add(maps[number][start : start + count] for _, number, start, count in places)
-        with self._store.transaction(write=True):
+        if len(rows):
+            written = self._written(lambda: self._backend.rewrite(chosen, numbers, starts, counts, codec))
+        with self._committing(written):
+            if upgrade:
+                self._store.upgrade()
+                self._store.set_meta({"format_version": str(FORMAT_VERSION), "codec": codec})
             if written:
-                segment = self._store.add_segment(*written)
-                starts = starts_of([count for *_, count in places]).tolist()
-                for first in range(0, len(places), 1000):
-                    part = places[first : first + 1000]
-                    records = self._store.records([row for row, *_ in part])
-                    moved = [(records[row], segment, starts[first + i]) for i, (row, *_) in enumerate(part)]
-                    self._store.move(moved)
+                self._move(rows, self._store.add_segment(*written), starts_of(counts))
             self._store.drop_segments([view.info.id for view in chosen])
-            self._store.advance()
         self._backend.delete([view.info.file for view in chosen])
+
+    def _move(self, rows: np.ndarray, segment: int, starts: np.ndarray) -> None:
+        """Point passages to their place in a new segment, in the caller's transaction."""
+        for first in range(0, len(rows), _MOVED_AT_ONCE):
+            part = rows[first : first + _MOVED_AT_ONCE].tolist()
+            records = self._store.records(part)
+            if len(records) < len(part):
+                raise IndexCorruptError(f"{self._store.path} lacks passages that it lists; restore it from a copy.")
+            places_ = starts[first : first + _MOVED_AT_ONCE].tolist()
+            self._store.move((records[row], segment, start) for row, start in zip(part, places_, strict=True))

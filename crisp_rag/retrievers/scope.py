@@ -84,7 +84,7 @@ class ScopedIndex:
 
         Where that fails, nothing is raised here: each search says what is wrong with its own query.
         """
-        found: list[list[Hit]] = []
+        found: Sequence[list[Hit]] = []
         wanted: list[str] = []
         with contextlib.suppress(Exception):
             wanted = [query for query in dict.fromkeys(queries) if isinstance(query, str) and query.strip()]

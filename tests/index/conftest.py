@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 import subprocess
 import sys
 import textwrap
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,7 +83,7 @@ def expected() -> Callable[..., list[tuple[str, float]]]:
 @pytest.fixture
 def index(tmp_path: Path, encoder: FakeEncoder) -> Iterator[CrispIndex]:
     """An empty index."""
-    with CrispIndex.create(tmp_path / "index.crisp", encoder) as made:
+    with CrispIndex.create(tmp_path / "index.crisp", encoder, codec="float16") as made:
         yield made
 
 
@@ -169,6 +172,49 @@ def children() -> Iterator[Children]:
     made = Children()
     yield made
     made.end()
+
+
+class Forked:
+    """A copy of this process that runs a function and is killed at will; what it writes to its pipe is read here.
+
+    Forking takes milliseconds where a new interpreter takes most of a second.  No index may be open here meanwhile.
+    """
+
+    def __init__(self, task: Callable[[Callable[[str], None]], None]) -> None:
+        reading, writing = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            code = 1
+            try:
+                os.close(reading)
+                task(lambda line: os.write(writing, f"{line}\n".encode()) and None)
+                code = 0
+            except BaseException:
+                os.write(writing, f"error {traceback.format_exc()}\n".encode())
+            finally:
+                os._exit(code)
+        os.close(writing)
+        self._pipe = os.fdopen(reading, encoding="utf-8")
+
+    def readline(self) -> str:
+        """The next line, waited for."""
+        return self._pipe.readline().rstrip("\n")
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self) -> tuple[int, list[str]]:
+        """Its exit code, negative for a signal, and the lines that are left to read."""
+        with self._pipe:
+            lines = self._pipe.read().splitlines()
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]), lines
+
+
+@pytest.fixture
+def forked() -> type[Forked]:
+    if not hasattr(os, "fork"):
+        pytest.skip("this platform cannot fork")
+    return Forked
 
 
 def contents(index: CrispIndex) -> dict[str, tuple[str, Mapping[str, Any], str]]:

@@ -219,7 +219,7 @@ def test_a_newer_format_names_both_versions(index: CrispIndex, encoder: Any) -> 
     with sqlite3.connect(index.path / "index.sqlite") as connection:
         connection.execute("UPDATE meta SET value = '7' WHERE key = 'format_version'")
     connection.close()
-    with pytest.raises(IndexFormatError, match=r"format 7 .* up to 1"):
+    with pytest.raises(IndexFormatError, match=r"format 7 .* up to 2"):
         CrispIndex.open(index.path, encoder)
 
 

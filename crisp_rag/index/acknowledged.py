@@ -1,0 +1,57 @@
+"""Which change was acknowledged last, kept beside the database so that losing it is noticed.
+
+SQLite ends its log at the first frame that is damaged: the changes behind it vanish, and what is left is a sound
+older state that nothing in the database tells from the newest one.  So the number of every change is also written
+here, after its commit and before the caller hears of it.  An index that is older than this file has lost something.
+
+The file carries a checksum and is not synced: where it is damaged or missing, it says nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from crisp_rag.errors import IndexCorruptError
+
+NAME = "acknowledged"
+
+
+def acknowledge(folder: Path, generation: int) -> None:
+    """Note that a change is about to be acknowledged; a disk too full for the note changes nothing else."""
+    said = f"{generation} {_checksum(generation)}\n".encode()
+    try:
+        descriptor = os.open(folder / NAME, os.O_WRONLY | os.O_CREAT, 0o666)
+        try:
+            os.pwrite(descriptor, said, 0)  # numbers only grow, so that a longer line never leaves a rest behind
+        finally:
+            os.close(descriptor)
+    except OSError:
+        pass
+
+
+def acknowledged(folder: Path) -> int:
+    """The number of the last acknowledged change, 0 where the file does not say."""
+    try:
+        number, checksum = (folder / NAME).read_text(encoding="utf-8").split()
+        return int(number) if number.isdigit() and checksum == _checksum(int(number)) else 0
+    except (OSError, ValueError):
+        return 0
+
+
+def check_acknowledged(path: Path, newest: int, generation: int) -> None:
+    """Compare what a database says with what was acknowledged before it was read.
+
+    Raises:
+        IndexCorruptError: if changes are missing.
+    """
+    if generation < newest:
+        raise IndexCorruptError(
+            f"{path}-wal was truncated or altered, or {path} is an older copy: the last {newest - generation} acknowledged "
+            f"changes are missing; restore the folder from a copy, or remove {path.parent / NAME} to go on without them."
+        )
+
+
+def _checksum(generation: int) -> str:
+    return hashlib.blake2b(str(generation).encode(), digest_size=8).hexdigest()

@@ -1,0 +1,166 @@
+"""MaxSim over coded vectors: of whole segments, block by block, or of chosen passages, gathered.
+
+The score of a passage is the sum over the query's vectors of their best inner product with one of the passage's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+
+from crisp_rag.index.codecs.base import scales_of
+from crisp_rag.index.segments import Segment
+from crisp_rag.index.sketch import Sketch
+from crisp_rag.index.snapshots import SegmentView, Snapshot, starts_of
+
+BLOCK_VECTORS = 16_384
+"""Passage vectors scored at once: 25 MB of float32 at 384 dims, small enough to stay near the cache."""
+
+QUERIES_AT_ONCE = 64
+_MOSTLY = 0.6  # the share of vectors among padded ones from which on passages are padded to the longest
+
+SegmentOf = Callable[[SegmentView], Segment]
+
+
+class Turned:
+    """A query's vectors as each codec wants them, computed once.
+
+    Args:
+        vectors: (vectors, dim) float32.
+    """
+
+    def __init__(self, vectors: np.ndarray) -> None:
+        self._vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+        self._turned: dict[str, np.ndarray] = {}
+        self._sketches: dict[str, Sketch] = {}
+
+    def by(self, segment: Segment) -> np.ndarray:
+        """(vectors, dim) in the space of the segment's codec."""
+        codec = segment.codec
+        if codec.name not in self._turned:
+            self._turned[codec.name] = codec.turn(self._vectors)
+        return self._turned[codec.name]
+
+    def sketch(self, segment: Segment) -> Sketch:
+        """The same for the sign plane."""
+        name = segment.codec.name
+        if name not in self._sketches:
+            self._sketches[name] = Sketch(self.by(segment))
+        return self._sketches[name]
+
+
+def score_all(
+    snapshot: Snapshot, queries: Sequence[np.ndarray], segment_of: SegmentOf, allowed: np.ndarray | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Score every live, allowed passage.
+
+    Args:
+        snapshot: What is live.
+        queries: (vectors, dim) float32 arrays, at most :data:`QUERIES_AT_ONCE` for the memory's sake.
+        segment_of: Gives the mapped segment of a view.
+        allowed: Sorted rows to choose from, all by default.
+
+    Yields:
+        (n,) rows and (queries, n) float32 scores, block by block.
+    """
+    stacked = Turned(np.concatenate(queries))
+    borders = starts_of([len(query) for query in queries])
+    for view in snapshot.views:
+        live = np.arange(len(view.rows)) if allowed is None else np.flatnonzero(np.isin(view.rows, allowed))
+        if not len(live):
+            continue
+        segment = segment_of(view)
+        for part in _blocks(live, view.counts):
+            best = _best(stacked, segment, view.starts[part], view.counts[part])
+            yield view.rows[part], np.add.reduceat(best, borders, axis=0)
+
+
+def score_chosen(snapshot: Snapshot, positions: np.ndarray, query: Turned, segment_of: SegmentOf) -> np.ndarray:
+    """(n,) float32 scores of passages at these positions of the snapshot's flat line."""
+    return _by_segment(snapshot, positions, segment_of, lambda *of: _best(query, *of).sum(axis=0))
+
+
+def sketch_chosen(snapshot: Snapshot, positions: np.ndarray, query: Turned, segment_of: SegmentOf) -> np.ndarray:
+    """As :func:`score_chosen` by the sign plane alone, where there is one: right in order rather than in size."""
+    return _by_segment(snapshot, positions, segment_of, lambda *of: _sketched(query, *of))
+
+
+def has_sketch(snapshot: Snapshot, segment_of: SegmentOf) -> bool:
+    """Whether all of its segments have a sign plane: scores with and without one cannot be compared."""
+    return all(segment_of(view).codec.sketch is not None for view in snapshot.views if len(view.rows))
+
+
+def _by_segment(
+    snapshot: Snapshot,
+    positions: np.ndarray,
+    segment_of: SegmentOf,
+    score: Callable[[Segment, np.ndarray, np.ndarray], np.ndarray],
+) -> np.ndarray:
+    flat = snapshot.flat
+    numbers = flat.segments[positions]
+    scores = np.empty(len(positions), dtype=np.float32)
+    for number in np.unique(numbers).tolist():
+        chosen = np.flatnonzero(numbers == number)
+        segment = segment_of(snapshot.views[number])
+        for part in _blocks(chosen, flat.counts[positions]):
+            where = positions[part]
+            scores[part] = score(segment, flat.starts[where], flat.counts[where])
+    return scores
+
+
+def _blocks(live: np.ndarray, counts: np.ndarray) -> Iterable[np.ndarray]:
+    """Split positions into runs of about BLOCK_VECTORS vectors."""
+    ends = np.cumsum(counts[live])
+    borders = np.searchsorted(ends, np.arange(BLOCK_VECTORS, int(ends[-1]), BLOCK_VECTORS), side="left") + 1
+    return [part for part in np.split(live, np.unique(borders)) if len(part)]
+
+
+def _best(queries: Turned, segment: Segment, starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """(query vectors, passages) best inner product of each query vector with each passage's vectors."""
+    chosen, width = _gathered(starts, counts)
+    similarity = segment.codec.similarity(queries.by(segment), segment[chosen])
+    if width:
+        return similarity.reshape(len(similarity), len(counts), width).max(axis=2)
+    return np.maximum.reduceat(similarity, starts_of(counts), axis=1)
+
+
+def _sketched(query: Turned, segment: Segment, starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """(passages,) sums over query vectors of the best estimate."""
+    assert segment.codec.sketch is not None
+    chosen, width = _gathered(starts, counts)
+    signs, scales = (segment.planes[number][chosen] for number in segment.codec.sketch)
+    similarity = query.sketch(segment).similarity(np.ascontiguousarray(signs), scales_of(scales))
+    if width:
+        return similarity.reshape(len(counts), width, -1).max(axis=1).sum(axis=1)
+    return np.maximum.reduceat(similarity, starts_of(counts), axis=0).sum(axis=1)
+
+
+def _gathered(starts: np.ndarray, counts: np.ndarray) -> tuple[slice | np.ndarray, int]:
+    """Which vectors of a segment belong to passages, and to how many each passage is padded, 0 for none.
+
+    A passage is padded with its last vector, which changes no maximum.
+    """
+    width = int(counts.max())
+    if (starts[1:] == starts[:-1] + counts[:-1]).all():
+        return slice(int(starts[0]), int(starts[-1] + counts[-1])), width if (counts == width).all() else 0
+    if int(counts.sum()) < _MOSTLY * width * len(counts):
+        return np.repeat(starts - starts_of(counts), counts) + np.arange(int(counts.sum())), 0
+    offsets = np.minimum(np.arange(width), counts[:, None] - 1)
+    return (starts[:, None] + offsets).ravel(), width
+
+
+def best_of(rows: np.ndarray, scores: np.ndarray, k: int) -> list[tuple[int, float]]:
+    """The k best (row, score), ties by row: everything at or above the k-th score, sorted, then cut."""
+    if k < len(scores):
+        kept = np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
+        rows, scores = rows[kept], scores[kept]
+    order = np.lexsort((rows, -scores))[:k]
+    return [(int(rows[i]), float(scores[i])) for i in order]
+
+
+def largest(scores: np.ndarray, n: int) -> np.ndarray:
+    """Positions of the n largest, in any order."""
+    if n >= len(scores):
+        return np.arange(len(scores))
+    return np.argpartition(scores, len(scores) - n)[len(scores) - n :]
