@@ -19,8 +19,8 @@ def test_a_reranker_gives_the_scores_of_the_index(
     names = list(texts)
     hits = {hit.id: hit for hit in index.search(query, k=6)}
     for number, score, relevance in ranked:
-        assert score == pytest.approx(hits[names[number]].score, abs=5e-3)  # the index keeps float16
-        assert relevance == pytest.approx(hits[names[number]].relevance, abs=5e-3)
+        assert score == pytest.approx(hits[names[number]].score, abs=5e-2)  # the index keeps coded vectors
+        assert relevance == pytest.approx(hits[names[number]].relevance, abs=5e-2)
     assert [score for _, score, _ in ranked] == sorted((score for _, score, _ in ranked), reverse=True)
 
 
