@@ -25,6 +25,7 @@ from crisp_rag.index.types import Hit
 
 if TYPE_CHECKING:
     from crisp_rag.eval.datasets import Dataset
+    from crisp_rag.eval.judges import Judge
     from crisp_rag.pipelines.reading import Answer, Reader
 
 BATCH = 256
@@ -50,6 +51,7 @@ class AnswerScores:
         abstention_accuracy: Share of questions that were answered or declined rightly.
         abstention_auroc: Area under the ROC curve of the evidence, answerable against unanswerable.
         faithfulness: Mean share of an answer's statements that are supported, over answered questions.
+        judged_faithfulness: Mean of what a judge says of the answers given; None without a judge.
         context_tokens: Mean tokens of the prompt's passages, over the answers that had a prompt.
         context_saved: Mean share of tokens that compression left out of them.
         failures: What went wrong, by query id, in one sentence each; these questions count as declined.
@@ -69,6 +71,7 @@ class AnswerScores:
     abstention_accuracy: float | None
     abstention_auroc: float | None
     faithfulness: float | None
+    judged_faithfulness: float | None
     context_tokens: float | None
     context_saved: float | None
     failures: dict[str, str] = field(default_factory=dict)
@@ -87,6 +90,8 @@ def evaluate_reader(
     texts: Mapping[str, str],
     unanswerable_ids: Collection[str] = (),
     on_progress: Callable[[int, int], None] | None = None,
+    *,
+    judge: Judge | None = None,
 ) -> AnswerScores:
     """Let a reader answer every question of a collection and score what it says.
 
@@ -98,6 +103,8 @@ def evaluate_reader(
             taken off and becomes the hit's context.
         unanswerable_ids: The questions that the collection holds no answer to.
         on_progress: Gets (questions read, of how many).
+        judge: Says of each answer given how faithful it is, see :mod:`crisp_rag.eval.judges`; its failures are recorded
+            like the reader's.
 
     Raises:
         InvalidInputError: if an unanswerable id is no query, an answerable query has no reference answer, or a hit
@@ -118,6 +125,8 @@ def evaluate_reader(
             gold = None if id_ in unanswerable else dataset.answers[id_]
             relevant = {document for document, grade in dataset.qrels.get(id_, {}).items() if grade > 0}
             rows[id_] = score_answer(answers.get(id_), gold, relevant)
+            if judge is not None and rows[id_]["answered"]:
+                _judge(judge, answers[id_], hits[id_], rows[id_], id_, failures)
         if on_progress:
             on_progress(first + len(part), len(ids))
     return summarise(rows, failures)
@@ -177,7 +186,7 @@ def summarise(rows: Mapping[str, Mapping[str, Any]], failures: Mapping[str, str]
             name: mean(name)
             for name in (
                 "exact_match", "token_f1", "containment", "citation_precision", "citation_recall", "answered_containment",
-                "squad_exact", "squad_f1", "faithfulness", "context_tokens", "context_saved",
+                "squad_exact", "squad_f1", "faithfulness", "judged_faithfulness", "context_tokens", "context_saved",
             )
         },
     )  # fmt: skip
@@ -253,6 +262,15 @@ def _read(reader: Reader, questions: Sequence[tuple[str, str, list[Hit]]], failu
         except Exception as error:  # whatever a user's reader raises: the other questions are still worth measuring
             failures[id_] = f"{type(error).__name__}: {error}"
     return answers_by_id
+
+
+def _judge(
+    judge: Judge, answer: Answer, hits: Sequence[Hit], row: dict[str, Any], id_: str, failures: dict[str, str]
+) -> None:
+    try:
+        row["judged_faithfulness"] = float(judge(answer, hits))
+    except Exception as error:
+        failures[id_] = f"judge: {type(error).__name__}: {error}"
 
 
 def _hits(found: Sequence[tuple[str, float, float]], dataset: Dataset, texts: Mapping[str, str]) -> list[Hit]:

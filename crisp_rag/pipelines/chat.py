@@ -27,7 +27,7 @@ from crisp_rag.errors import InvalidInputError, LLMError
 TIMEOUT = 60.0
 DEADLINE = 300.0
 RETRIES = 2
-_ENDPOINT = re.compile(r"(https?://[^/:\s]+(?::\d+)?(?:/[^:\s]*)?):(\S+)")
+_ENDPOINT = re.compile(r"(https?://[^/:\s]+(?::\d+)?(?:/[^:\s]*)?):(?!\d+(?:/|$))(\S+)")
 _DONE = object()
 
 

@@ -18,31 +18,27 @@ from crisp_rag.pipelines.evidence import Question, ReadPassage
 from crisp_rag.pipelines.spans import NUMBER, QUESTION_WORDS, kind_of, new_names, says_when
 
 _WORD = re.compile(r"[^\W_]+(?:[.,'’-][^\W_]+)*")
-_STOP = (
-    frozenset(
-        "a an the of in on at to for from by with and or is are was were be been being do does did has have had it its their "
-        "his her they he she as than then there that this these those into about some any also during after before between "
-        "name type kind one what's".split()
-    )
-    | QUESTION_WORDS
+_SMALL_WORDS = (
+    "a an the of in on at to for from by with and or is are was were be been being do does did has have had it its their "
+    "his her they he she as than then there that this these those into about some any also during after before between "
+    "name type kind one what's"
 )
+_STOP = frozenset(_SMALL_WORDS.split()) | QUESTION_WORDS
 _NEGATION = re.compile(
     r"\b(not|never|no|none|without|cannot|neither|nor|fail\w*|rarely|least|lack\w*|refus\w*|except|\w+n[’']t)\b", re.I
 )
 _SUFFIXES = ("'s", "’s", "ing", "edly", "ed", "es", "ly", "s", "e")
-_OPPOSITES = {
-    word: other
-    for pair in (
-        "first last,most least,before after,largest smallest,highest lowest,more less,increase decrease,oldest youngest,"
-        "best worst,early late,north south,east west,northern southern,eastern western,begin end,start end,large small,"
-        "major minor,high low,old new,win lose,open close,support oppose,allow ban,male female,men women,father mother,"
-        "strong weak,long short,upper lower,internal external,public private,modern ancient,gain lose,join leave,many few,"
-        "always never,common rare,positive negative,rise fall,good bad,easy difficult,buy sell,same different,"
-        "inside outside,above below,maximum minimum,longest shortest,import export,latest earliest,legal illegal,"
-        "accept reject,majority minority"
-    ).split(",")
-    for word, other in (pair.split(), pair.split()[::-1])
-}
+_PAIRS = (
+    "first last,most least,before after,largest smallest,highest lowest,more less,increase decrease,oldest youngest,"
+    "best worst,early late,north south,east west,northern southern,eastern western,begin end,began ended,start end,"
+    "large small,major minor,high low,old new,win lose,won lost,open close,support oppose,allow ban,male female,men women,"
+    "father mother,son daughter,black white,rich poor,strong weak,long short,top bottom,upper lower,internal external,"
+    "public private,modern ancient,found abolish,create destroy,gain lose,gained lost,join leave,joined left,many few,"
+    "always never,common rare,popular unpopular,positive negative,rise fall,rose fell,good bad,hot cold,fast slow,"
+    "easy difficult,buy sell,bought sold,same different,inside outside,above below,maximum minimum,longest shortest,"
+    "import export,latest earliest,greater smaller,legal illegal,accept reject,known unknown,help hinder,"
+    "prior subsequent,majority minority,main secondary"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,4 +232,6 @@ def stem(word: str) -> str:
     return word
 
 
-_OPPOSITE_STEMS = {stem(word): stem(other) for word, other in _OPPOSITES.items()}
+_OPPOSITE_STEMS = {
+    stem(word): stem(other) for pair in _PAIRS.split(",") for word, other in (pair.split(), pair.split()[::-1])
+}

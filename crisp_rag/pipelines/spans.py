@@ -11,15 +11,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-QUESTION_WORDS = frozenset("what which who whom whose when where why how".split())
+QUESTION_WORDS = frozenset({"what", "which", "who", "whom", "whose", "when", "where", "why", "how"})
 _MONTHS = "January|February|March|April|May|June|July|August|September|October|November|December"
 _DAYS = "Monday|Tuesday|Wednesday|Thursday|Friday|Saturday|Sunday"
 _DATE = re.compile(
-    rf"\b(?:(?:{_DAYS}),?\s+)?(?:\d{{1,2}}(?:st|nd|rd|th)?\s+)?(?:(?:{_MONTHS})\s+(?:\d{{1,2}}(?:st|nd|rd|th)?)?(?:,?\s*\d{{4}})?)"
-    rf"|\b(?:{_DAYS})\b|\b(?:the\s+)?(?:late|early|mid)?[ -]?\d{{4}}s\b|\b1\d{{3}}\b(?:\s?[–-]\s?\d{{2,4}})?|\b20\d\d\b"
-    rf"(?:\s?[–-]\s?\d{{2,4}})?|\b(?:\d{{1,2}}(?:st|nd|rd|th)|first|second|third|[a-z]+teenth|[a-z]+tieth)\s+(?:century|centuries)\b"
-    rf"|\b\d{{1,4}}\s?(?:BC|AD|BCE|CE)\b"
+    rf"\b(?:(?:{_DAYS}),?\s+)?(?:\d{{1,2}}(?:st|nd|rd|th)?\s+)?(?:{_MONTHS})\b(?:\s+\d{{1,2}}(?:st|nd|rd|th)?(?!\d))?(?:,?\s+\d{{4}})?"
+    rf"|\b(?:{_DAYS})\b|\b(?:the\s+)?(?:(?:late|early|mid)[ -])?\d{{4}}s\b|\b(?:1\d{{3}}|20\d\d)\b(?:\s?[–-]\s?\d{{2,4}})?"
+    r"|\b(?:\d{1,2}(?:st|nd|rd|th)|first|second|third|[a-z]+teenth|[a-z]+tieth)\s+(?:century|centuries)\b"
+    r"|\b\d{1,4}\s?(?:BC|AD|BCE|CE)\b"
 )
+_CALENDAR = frozenset(f"{_MONTHS}|{_DAYS}".lower().split("|"))
 NUMBER = re.compile(
     r"\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|forty|fifty|sixty|seventy|eighty|"
     r"ninety|dozens?|hundreds?|thousands?|millions?|billions?|half|quarter|several|percent)\b",
@@ -31,10 +32,13 @@ _UNIT = re.compile(
 )
 _NAME = re.compile(r"[A-ZÀ-Þ][\w'’.-]*(?:\s+(?:(?:of|the|de|la|von|van|and|der|du|del|for)\s+){0,2}[A-ZÀ-Þ][\w'’.-]*)*")
 _TOKEN = re.compile(r"[^\W_]+(?:[.,'’-][^\W_]+)*")
-_GLUE = frozenset(
+_SMALL_WORDS = (
     "a an the of in on at to for from by with and or but is are was were be been has have had it its as that this which who "
-    "also than then there into when while where not".split()
+    "also than then there into when while where not"
 )
+_GLUE = frozenset(_SMALL_WORDS.split())
+_LEADS = {"who": re.compile(r"\bby (?:the )?$"), "where": re.compile(r"\b(?:in|at|from|near|to) (?:the )?$")}
+_LEAD = 40
 _WHEN = re.compile(r"\b(?:when|(?:what|which) (?:year|date|day|month|decade|century|time)|in what year|during what)\b", re.I)
 _COUNT = re.compile(
     r"\bhow (?:many|much|long|old|far|tall|large|big|high|fast|often|deep|wide|heavy)\b|"
@@ -73,7 +77,7 @@ def new_names(sentence: str, question: str) -> list[tuple[int, int]]:
         if words and words[0] in ("the", "a", "an") and len(words) > 1:
             start += len(words[0]) + 1
             words = words[1:]
-        if not words or all(word in asked or word in _GLUE for word in words):
+        if not words or all(word in asked or word in _GLUE or word in _CALENDAR for word in words):
             continue
         spans.append((start, start + len(sentence[start:end].rstrip(".,'’-"))))
     return spans
@@ -88,9 +92,10 @@ def best_span(question: str, sentence: str) -> tuple[int, int] | None:
         return None
 
     def distance(span: tuple[int, int]) -> float:
-        """To the nearest words that question and sentence share, in characters."""
+        """To the nearest words that question and sentence share, in characters; less behind "by" for "who" and the like."""
         gaps = sorted(max(start - span[1], span[0] - end, 0) for start, end in places)
-        return sum(gaps[:3])
+        led = kind in _LEADS and _LEADS[kind].search(sentence[: span[0]])
+        return sum(gaps[:3]) - (_LEAD if led else 0)
 
     return min(spans, key=distance)
 
