@@ -6,10 +6,10 @@
     curve = risk_curve(evidence, answerable)            # what each threshold would give
     threshold = best_threshold(curve)
 
-The best sentence's MaxSim alone tells little: a question about something that the passage does not say has most words in
-common with it.  So the figures look at what does *not* match: the question's worst matched words, words and names that
-are nowhere in the passage, a "not" on one side only, a question for a date and no date in sight.  A logistic regression
-over them was fitted by ``benchmarks/abstention.py`` on SQuAD 1.1's training questions and on questions made from them
+The best sentence's MaxSim tells what the documents do not speak of at all; it tells little where they speak of something
+similar.  So other figures look at what does *not* match: the question's worst matched word, names and numbers that are
+nowhere near the sentence, a "not" on one side only, a word whose opposite the sentence has.  A logistic regression
+over them was fitted by ``benchmarks/reading.py --fit`` on SQuAD 1.1's training questions and on questions made from them
 that have no answer; ``calibration.json`` holds its numbers, and ``crisp-rag calibrate`` fits a threshold to own questions.
 """
 
@@ -90,6 +90,7 @@ def fit(
     answerable: Sequence[bool],
     *,
     fingerprint: str,
+    weights: Sequence[float] | None = None,
     l2: float = 1.0,
     iterations: int = 50,
     fitted_on: str = "",
@@ -100,6 +101,7 @@ def fit(
         rows: The figures of each question, all with the same names.
         answerable: Whether it has an answer; both kinds are needed.
         fingerprint: See :class:`Calibration`.
+        weights: How much each question counts among those of its kind; alike by default.
         l2: Strength of the penalty on the weights, in questions.
         iterations: Newton steps at most.
         fitted_on: See :class:`Calibration`.
@@ -117,15 +119,16 @@ def fit(
     centres, scales = values.mean(axis=0), values.std(axis=0)
     scales[scales < 1e-9] = 1.0
     design = np.concatenate([(values - centres) / scales, np.ones((len(values), 1))], axis=1)
-    share = labels.mean()
-    weights = np.where(labels == 1, 0.5 / share, 0.5 / (1 - share))
+    counts = np.ones(len(labels)) if weights is None else np.array(weights, dtype=float)
+    for kind in (0, 1):
+        counts[labels == kind] *= 0.5 * len(labels) / counts[labels == kind].sum()
     penalty = np.full(len(names) + 1, l2)
     penalty[-1] = 1e-9
     solution = np.zeros(len(names) + 1)
     for _ in range(iterations):
         probability = 1 / (1 + np.exp(-np.clip(design @ solution, -30, 30)))
-        gradient = design.T @ (weights * (probability - labels)) + penalty * solution
-        curvature = (design * (weights * probability * (1 - probability))[:, None]).T @ design + np.diag(penalty)
+        gradient = design.T @ (counts * (probability - labels)) + penalty * solution
+        curvature = (design * (counts * probability * (1 - probability))[:, None]).T @ design + np.diag(penalty)
         step = np.linalg.solve(curvature, gradient)
         solution -= step
         if np.abs(step).max() < 1e-8:

@@ -24,7 +24,7 @@ from crisp_rag.pipelines.reading import NOT_FOUND, Answer, Source, Statement, so
 from crisp_rag.pipelines.sentences import Sentence
 from crisp_rag.pipelines.spans import best_span
 
-DEFAULT_THRESHOLD = 0.53
+DEFAULT_THRESHOLD = 0.5
 """For encoders without a calibration: least score of the best sentence."""
 PASSAGE_WEIGHT = 0.5
 

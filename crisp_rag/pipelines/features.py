@@ -110,6 +110,7 @@ def features(
     denied, denying = bool(_NEGATION.search(question.text)), bool(_NEGATION.search(sentence))
     kind = kind_of(question.text)
     return {
+        "match": best.score,
         "sentence": best.own,
         "passage": hit.relevance,
         "first_passage": max(relevance),
@@ -151,12 +152,12 @@ def features(
 
 
 NAMES = (
-    "sentence", "passage", "first_passage", "passage_lead", "lead_in_all", "lead_elsewhere", "worst_word", "worst_words",
-    "words", "word_gaps", "largest_gap", "worst_word_passage", "words_passage", "word_gaps_passage", "largest_gap_passage",
-    "same_words", "same_words_near", "same_words_passage", "same_words_anywhere", "missing_words", "worst_missing",
-    "worst_missing_passage", "missing_names", "missing_names_near", "missing_names_passage", "negated_question",
-    "negated_question_only", "negated_sentence_only", "opposite", "kind_there", "asks_when", "asks_number", "asks_name",
-    "asked_words", "sentence_length", "sentence_asked", "question_word",
+    "match", "sentence", "passage", "first_passage", "passage_lead", "lead_in_all", "lead_elsewhere", "worst_word",
+    "worst_words", "words", "word_gaps", "largest_gap", "worst_word_passage", "words_passage", "word_gaps_passage",
+    "largest_gap_passage", "same_words", "same_words_near", "same_words_passage", "same_words_anywhere", "missing_words",
+    "worst_missing", "worst_missing_passage", "missing_names", "missing_names_near", "missing_names_passage",
+    "negated_question", "negated_question_only", "negated_sentence_only", "opposite", "kind_there", "asks_when",
+    "asks_number", "asks_name", "asked_words", "sentence_length", "sentence_asked", "question_word",
 )  # fmt: skip
 
 
