@@ -1,9 +1,10 @@
 """How well the extractive reader reads SQuAD 2.0's development questions, and knows which of them have no answer.
 
-python benchmarks/reading.py DATA [--cache FOLDER] [--fit]
+python benchmarks/reading.py DATA --fit [--cache FOLDER]     # fits the calibration
+python benchmarks/reading.py DATA [--cache FOLDER]           # measures
 
-DATA holds squad2-dev and squad-train.  ``--fit`` first fits crisp_rag/pipelines/calibration.json: on questions of
-squad-train, on those that benchmarks/unanswerable.py makes of them, and on questions whose passage is taken away;
+DATA holds squad2-dev and squad-train.  ``--fit`` writes crisp_rag/pipelines/calibration.json: it is fitted on questions
+of squad-train, on those that benchmarks/unanswerable.py makes of them, and on questions whose passage is taken away;
 squad2-dev is only measured.  Token vectors go to FOLDER, so that a second run encodes nothing.  Writes
 benchmarks/results/reading.json.
 """
@@ -36,7 +37,7 @@ from crisp_rag.pipelines.packing import pack
 
 RESULTS = Path(__file__).resolve().parent / "results" / "reading.json"
 K = 5
-ARTICLES = 30
+ARTICLES = 15
 A_PASSAGE = 4
 REMOVED = 0.5
 REMOVED_WEIGHT = 2.5
@@ -46,7 +47,7 @@ USED = (
     "opposite",
 )  # fmt: skip
 """The figures of the shipped calibration.  More of them gain a point on squad2-dev and lose on questions in other words."""
-ANSWERED = 0.975
+ANSWERED = 0.98
 """Share of the training questions that the shipped threshold answers."""
 Found = dict[str, list[tuple[str, float, float]]]
 
@@ -331,12 +332,15 @@ def main() -> None:
     arguments = parser.parse_args()
     encoder = load_encoder()
     tokens = CachedTokens(encoder, arguments.cache)
-    known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    fitted = fit_calibration(encoder, tokens, arguments.data) if arguments.fit else known.get("fit")
-    results = {"fit": fitted, **measure(encoder, tokens, arguments.data)}
+    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    if arguments.fit:
+        results["fit"] = fit_calibration(encoder, tokens, arguments.data)
+        print(json.dumps(results["fit"], indent=1))
+    else:
+        results.update(measure(encoder, tokens, arguments.data))
+        shown = {key: value for key, value in results["crisp"].items() if not isinstance(value, dict)}
+        print(json.dumps({"crisp": shown, "dense": results["dense"]}, indent=1))
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    shown = {key: value for key, value in results["crisp"].items() if not isinstance(value, dict)}
-    print(json.dumps({"fit": fitted, "crisp": shown, "dense": results["dense"]["containment"]}, indent=1))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ _WORD = re.compile(r"[^\W_]+(?:[.,'’-][^\W_]+)*")
 _SMALL_WORDS = (
     "a an the of in on at to for from by with and or is are was were be been being do does did has have had it its their "
     "his her they he she as than then there that this these those into about some any also during after before between "
-    "name type kind one what's"
+    "name type kind one what's i me my we us our you your"
 )
 _STOP = frozenset(_SMALL_WORDS.split()) | QUESTION_WORDS
 _NEGATION = re.compile(
