@@ -181,7 +181,7 @@ class CrispIndex:
     @property
     def generation(self) -> int:
         """A number that grows with every change, whoever makes it: what was derived from the passages is stale then."""
-        self._check_open()
+        self._store.check_open()
         return self._store.generation()
 
     def __len__(self) -> int:
