@@ -47,7 +47,7 @@ USED = (
     "opposite",
 )  # fmt: skip
 """The figures of the shipped calibration.  More of them gain a point on squad2-dev and lose on questions in other words."""
-ANSWERED = 0.98
+ANSWERED = 0.97
 """Share of the training questions that the shipped threshold answers."""
 Found = dict[str, list[tuple[str, float, float]]]
 

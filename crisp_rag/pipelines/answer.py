@@ -50,5 +50,7 @@ def ask(
         reader: Extractive by default.
         hybrid, rerank, pool: How passages are found, see :func:`crisp_rag.pipelines.retrieval.retrieve`.
     """
-    hits = retrieve(index, question, k, where, hybrid=hybrid, rerank=rerank, pool=pool)
-    return (reader or ExtractiveReader(index.encoder)).read(question, hits)
+    reader = reader or ExtractiveReader(index.encoder)
+    vectors = getattr(reader, "vectors", None)
+    hits = retrieve(index, question, k, where, hybrid=hybrid, rerank=rerank, pool=pool, vectors=vectors)
+    return reader.read(question, hits)

@@ -21,6 +21,7 @@ import numpy as np
 
 from crisp_rag.index.types import Hit
 from crisp_rag.pipelines.chat import Chat, as_chat
+from crisp_rag.pipelines.evidence import PassageVectors
 from crisp_rag.pipelines.extractive import Examined, ExtractiveReader
 from crisp_rag.pipelines.packing import COVERAGE, DEFAULT_BUDGET, Packed, pack
 from crisp_rag.pipelines.reading import NOT_FOUND, Answer, Source, Statement, source_of
@@ -70,6 +71,11 @@ class LLMReader:
         self.on_text = on_text
 
     @property
+    def vectors(self) -> PassageVectors:
+        """What was encoded for reading."""
+        return self.extractive.vectors
+
+    @property
     def threshold(self) -> float:
         """Evidence below it is declined."""
         return self.extractive.threshold
@@ -83,7 +89,7 @@ class LLMReader:
         (examined,) = self.extractive.examine([question], [hits])
         if not examined.candidates or examined.evidence < self.threshold:
             return Answer(question, NOT_FOUND, False, examined.evidence)
-        packed = pack(examined, budget=self.budget, count=self.extractive.vectors.count, coverage=self.coverage)
+        packed = pack(examined, budget=self.budget, count=self.vectors.count, coverage=self.coverage)
         text = "".join(self._said(prompt(question, packed)))
         return self.check(text, examined, packed)
 
@@ -111,7 +117,7 @@ class LLMReader:
         if not pieces:
             return []
         # As queries, so that their rare tokens count more: "in 1806" is what a sentence is wrong about.
-        vectors = self.extractive.vectors.questions([said for said, _ in pieces])
+        vectors = self.vectors.questions([said for said, _ in pieces])
         return [
             self._statement(said, cited, question.vectors, question.bound, examined, packed)
             for (said, cited), question in zip(pieces, vectors, strict=True)

@@ -18,6 +18,7 @@ import numpy as np
 
 from crisp_rag.errors import InvalidInputError
 from crisp_rag.index.types import Hit, Passage, Where, copied
+from crisp_rag.pipelines.evidence import PassageVectors
 
 if TYPE_CHECKING:
     from crisp_rag.index.crisp_index import CrispIndex
@@ -42,6 +43,7 @@ def retrieve(
     hybrid: bool = False,
     rerank: bool | Ranker | Any = False,
     pool: int = POOL,
+    vectors: PassageVectors | None = None,
 ) -> list[Hit]:
     """The passages to answer a question from.
 
@@ -54,6 +56,7 @@ def retrieve(
         rerank: True ranks the pool again by MaxSim over all token vectors instead of their clusters; or a
             :class:`Ranker`, or a sentence-transformers ``CrossEncoder``.
         pool: Passages of each ranking that are joined or ranked again.
+        vectors: Where ``rerank=True`` keeps the token vectors, a reader's for instance; its own for this call by default.
 
     Returns:
         Hits, best first.  ``relevance`` is always the index encoder's, so that thresholds keep their meaning; ``score``
@@ -68,7 +71,7 @@ def retrieve(
         allowed = None if where is None else {passage.id for passage in index.passages(where)}
         hits = _fused(index, hits, _lexical(index).search(question, pool, allowed))
     if rerank:
-        hits = _reranked(index, question, hits[:pool], rerank)
+        hits = _reranked(question, hits[:pool], rerank, vectors or PassageVectors(index.encoder))
     return _with_relevance(index, question, hits[:k])
 
 
@@ -155,19 +158,25 @@ def _fused(index: CrispIndex, hits: Sequence[Hit], lexical: Sequence[str]) -> li
     return found
 
 
-def _reranked(index: CrispIndex, question: str, hits: Sequence[Hit], rerank: Any) -> list[Hit]:
-    texts = [_encoded(hit) for hit in hits]
+def _reranked(question: str, hits: Sequence[Hit], rerank: Any, vectors: PassageVectors) -> list[Hit]:
     if rerank is True:
-        from crisp_rag.retrievers.reranking import Reranker
-
-        encoder: Any = index.encoder
-        rerank = Reranker(encoder.with_pooling("none") if hasattr(encoder, "with_pooling") else encoder)
+        return _by_tokens(question, hits, vectors)
     if not callable(getattr(rerank, "rank", None)):
         raise InvalidInputError(f"rerank is True or an object with rank(query, texts), got {type(rerank).__name__}.")
     if not hits:
         return []
-    ranked = [_number_and_score(row) for row in rerank.rank(question, texts)]
+    ranked = [_number_and_score(row) for row in rerank.rank(question, [_encoded(hit) for hit in hits])]
     return [replace(hits[number], score=score) for number, score in ranked]
+
+
+def _by_tokens(question: str, hits: Sequence[Hit], vectors: PassageVectors) -> list[Hit]:
+    """By MaxSim over all token vectors, ties in the order given."""
+    asked = vectors.question(question)
+    scored = []
+    for hit, passage in zip(hits, vectors.passages(hits), strict=True):
+        score = float(passage.match(asked).max(axis=1).sum()) if len(passage.vectors) else 0.0
+        scored.append(replace(hit, score=score))
+    return sorted(scored, key=lambda hit: -hit.score)
 
 
 def _number_and_score(row: Any) -> tuple[int, float]:
