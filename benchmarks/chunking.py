@@ -1,6 +1,6 @@
 """What splitters are worth: recall, precision and IoU of what five chunks hold, on Chroma's chunking evaluation.
 
-python benchmarks/chunking.py DATA [--sizes 200,100]      # DATA holds chroma-chunking; writes results/chunking.json
+python benchmarks/chunking.py DATA [--sizes 200]      # DATA holds chroma-chunking; writes results/chunking.json
 
 The five raw files are cut by each splitter to the same number of tokens, as the encoder's tokenizer counts them, without
 overlap; the default encoder embeds every chunk, and each of the 472 questions gets the five best chunks of all files.
@@ -109,7 +109,7 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("--sizes", default="200,100")
+    parser.add_argument("--sizes", default="200")
     arguments = parser.parse_args()
     folder = arguments.data / "chroma-chunking"
     questions = [json.loads(line) for line in (folder / "queries.jsonl").read_text(encoding="utf-8").splitlines()]
