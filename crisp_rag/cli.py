@@ -22,7 +22,7 @@ from rich.markup import escape
 from crisp_rag.errors import CrispError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.split("\n")[0])
 out = Console(highlight=False, soft_wrap=True)
@@ -105,25 +105,70 @@ def ask(
     index: IndexOption,
     k: Annotated[int, typer.Option("-k", help="Passages to read.")] = 5,
     where: WhereOption = None,
+    llm: Annotated[
+        str | None,
+        typer.Option(help="Let a language model write: openai:MODEL, or URL:MODEL of an OpenAI-compatible endpoint."),
+    ] = None,
+    hybrid: Annotated[bool, typer.Option("--hybrid", help="Join the search with BM25's.")] = False,
+    rerank: Annotated[bool, typer.Option("--rerank", help="Rank the first 50 again, with all token vectors.")] = False,
+    threshold: Annotated[float | None, typer.Option(help="Evidence below it is declined; see crisp-rag calibrate.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds without a word after which --llm is given up.", min=0.1)] = 60.0,
     as_json: JsonOption = False,
 ) -> None:
     """Answer a question with quotes and their sources, or say that the documents do not hold the answer (exit 3)."""
+    from crisp_rag.pipelines.answer import ExtractiveReader
     from crisp_rag.pipelines.answer import ask as answer_question
 
     with _errors(), _open(index) as opened:
-        answer = answer_question(opened, question, k=k, where=_filter(where))
+        if llm is None:
+            reader: Any = ExtractiveReader(opened.encoder, threshold=threshold)
+        else:
+            from crisp_rag.pipelines.llm import LLMReader
+
+            show = None if as_json else _piece_printer(question)
+            reader = LLMReader(llm, opened.encoder, threshold=threshold, timeout=timeout, on_text=show)
+        answer = answer_question(opened, question, k=k, where=_filter(where), reader=reader, hybrid=hybrid, rerank=rerank)
     if as_json:
         _print_json(answer.to_dict())
+    elif llm is not None and answer.statements:
+        _print_statements(answer)
     else:
         out.print(f"[bold]{escape(question)}[/]")
         out.print(f"  {escape(answer.text)}")
         for number, source in enumerate(answer.sources, 1):
-            place = escape(f"{_shown(source.path) or source.id}:{source.start}-{source.end}")
-            out.print(f"  [cyan]\\[{number}] {place}[/]  [dim]score {source.score:.2f}[/]")
+            out.print(f"  [cyan]\\[{number}] {_place(source)}[/]  [dim]score {source.score:.2f}[/]")
             out.print(f"      “{escape(' '.join(source.quote.split()))}”")
         out.print()
     if not answer.answered:
         raise typer.Exit(NO_ANSWER)
+
+
+@app.command()
+def calibrate(
+    questions: Annotated[
+        Path,
+        typer.Argument(metavar="JSONL", help="Lines with question and answerable (true or false).", show_default=False),
+    ],
+    index: IndexOption,
+    k: Annotated[int, typer.Option("-k", help="Passages to read.")] = 5,
+    answered: Annotated[
+        float | None, typer.Option(help="Answer at least this share of what can be answered; both kinds alike if not given.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--out", help="File for the curve, as JSON.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the threshold of ask on own questions, with and without an answer in the documents."""
+    from crisp_rag.pipelines.thresholds import find_threshold, read_questions
+
+    with _errors(), _open(index) as opened:
+        found = find_threshold(opened, read_questions(questions), k=k, answered=answered)
+        if output is not None:
+            output.write_text(json.dumps(found.to_dict(), indent=1) + "\n", encoding="utf-8")
+    if as_json:
+        _print_json(found.to_dict())
+        return
+    out.print(f"--threshold {found.threshold:.4f} answers {found.answered:.0%} of {found.answerable} questions that have an "
+              f"answer and declines {found.declined:.0%} of {found.unanswerable} that have none.")  # fmt: skip
 
 
 @app.command("eval")
@@ -326,6 +371,41 @@ def _encoder(name: str | None, pooling: str | None) -> Any:
 
 def _print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
+
+
+def _piece_printer(question: str) -> Callable[[str], None]:
+    """Prints the pieces of an answer as they come, the question before the first."""
+    started = False
+
+    def show(piece: str) -> None:
+        nonlocal started
+        if not started:
+            out.print(f"[bold]{escape(question)}[/]")
+            out.print("  ", end="")
+            started = True
+        out.file.write(piece)
+        out.file.flush()
+
+    return show
+
+
+def _print_statements(answer: Any) -> None:
+    """What a language model wrote, sentence by sentence: what supports it, or that nothing does."""
+    out.print("\n")
+    for statement in answer.statements:
+        mark = "[green]✓[/]" if statement.supported else "[red]✗ not in the passages:[/]"
+        out.print(f"  {mark} {escape(statement.text)}  [dim]support {statement.support:.2f}[/]")
+        for source in statement.sources:
+            out.print(f"      [cyan]{_place(source)}[/]  “{escape(' '.join(source.quote.split()))}”")
+    if not answer.answered:
+        out.print(f"  {escape(answer.text)}")
+    use = answer.context
+    out.print(f"  [dim]{use.tokens} tokens of passages in the prompt, {use.saved:.0%} of {use.full_tokens} left out.[/]")
+    out.print()
+
+
+def _place(source: Any) -> str:
+    return escape(f"{_shown(source.path) or source.id}:{source.start}-{source.end}")
 
 
 def _shown(path: str) -> str:

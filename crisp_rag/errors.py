@@ -61,3 +61,7 @@ class IngestError(CrispError):
 
 class DatasetError(CrispError):
     """A data set folder is incomplete or malformed; the message names the file and the line."""
+
+
+class LLMError(CrispError):
+    """A language model could not be reached, or what it sent cannot be used."""

@@ -40,7 +40,7 @@ def test_the_code_of_a_page_runs(
     (index if page == "langchain.md" else index.index).close()
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, "answering.md"])
 def test_the_readme_links_the_page(page: str) -> None:
     assert f"(docs/{page})" in (DOCS.parent / "README.md").read_text(encoding="utf-8")
 
@@ -84,3 +84,23 @@ def test_the_durability_page_names_every_file_of_an_index(tmp_path: Path) -> Non
 
 def test_the_readme_links_the_durability_page() -> None:
     assert "(docs/durability.md)" in (DOCS.parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_code_of_the_answering_page_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in ("langchain_core", "syntok", "bm25s"):
+        pytest.importorskip(module)
+    from langchain_core.language_models import FakeListChatModel
+
+    blocks = re.findall(
+        r"^```python\n(.*?)^```", (DOCS / "answering.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+    assert len(blocks) >= 8
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"model": FakeListChatModel(responses=["Refunds are paid within five days [1]."])}
+    for number, block in enumerate(blocks, 1):
+        exec(compile(block, f"answering.md, block {number}", "exec"), names)
+    printed = capsys.readouterr().out
+    assert "Anna Gurney" in printed and "('refunds',)" in printed and "False []" in printed
+    names["index"].close()

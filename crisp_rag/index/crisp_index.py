@@ -179,6 +179,12 @@ class CrispIndex:
                 self._encoder = encoder
             return self._encoder
 
+    @property
+    def generation(self) -> int:
+        """A number that grows with every change, whoever makes it: what was derived from the passages is stale then."""
+        self._store.check_open()
+        return self._store.generation()
+
     def __len__(self) -> int:
         return self._current().passages
 

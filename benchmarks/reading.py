@@ -1,0 +1,347 @@
+"""How well the extractive reader reads SQuAD 2.0's development questions, and knows which of them have no answer.
+
+python benchmarks/reading.py DATA --fit [--cache FOLDER]     # fits the calibration
+python benchmarks/reading.py DATA [--cache FOLDER]           # measures
+
+DATA holds squad2-dev and squad-train.  ``--fit`` writes crisp_rag/pipelines/calibration.json: it is fitted on questions
+of squad-train, on those that benchmarks/unanswerable.py makes of them, and on questions whose passage is taken away;
+squad2-dev is only measured.  Token vectors go to FOLDER, so that a second run encodes nothing.  Writes
+benchmarks/results/reading.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from unanswerable import unanswerable
+
+from crisp_rag.eval.answers import auroc, contains, evaluate_reader
+from crisp_rag.eval.datasets import Dataset, load_beir
+from crisp_rag.eval.systems import create_system
+from crisp_rag.index.types import Hit
+from crisp_rag.models import load_encoder
+from crisp_rag.models.encoder import CrispEncoder
+from crisp_rag.pipelines.abstention import SHIPPED, best_threshold, fit, risk_curve
+from crisp_rag.pipelines.extractive import ExtractiveReader
+from crisp_rag.pipelines.features import NAMES
+from crisp_rag.pipelines.packing import pack
+
+RESULTS = Path(__file__).resolve().parent / "results" / "reading.json"
+K = 5
+ARTICLES = 15
+A_PASSAGE = 4
+REMOVED = 0.5
+REMOVED_WEIGHT = 2.5
+"""What questions without their passage count in all, made ones counting 1: most that is asked in vain is not there."""
+USED = (
+    "match", "worst_word", "missing_names_near", "negated_question", "negated_question_only", "negated_sentence_only",
+    "opposite",
+)  # fmt: skip
+"""The figures of the shipped calibration.  More of them gain a point on squad2-dev and lose on questions in other words."""
+ANSWERED = 0.97
+"""Share of the training questions that the shipped threshold answers."""
+Found = dict[str, list[tuple[str, float, float]]]
+
+
+class CachedTokens:
+    """An encoder's token vectors, kept in a folder by text."""
+
+    def __init__(self, encoder: CrispEncoder, folder: Path | None) -> None:
+        self.inner = encoder.with_pooling("none")
+        self.folder = folder
+        self.known: dict[str, dict[str, np.ndarray]] = {task: self._load(task) for task in ("query", "document")}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def encode_query(self, texts: Sequence[str], **_: Any) -> list[np.ndarray]:
+        return self._encode(texts, "query", self.inner.encode_query)
+
+    def encode_document(self, texts: Sequence[str], **_: Any) -> list[np.ndarray]:
+        return self._encode(texts, "document", self.inner.encode_document)
+
+    def _encode(self, texts: Sequence[str], task: str, encode: Any) -> list[np.ndarray]:
+        known = self.known[task]
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        for first in range(0, len(new), 1024):
+            part = new[first : first + 1024]
+            vectors = [each.astype(np.float16) for each in encode(part)]
+            known.update(zip(part, vectors))
+            self._append(task, part, vectors)
+        return [known[text].astype(np.float32) for text in texts]
+
+    def _load(self, task: str) -> dict[str, np.ndarray]:
+        if self.folder is None or not (self.folder / f"{task}.jsonl").exists():
+            return {}
+        vectors = np.memmap(self.folder / f"{task}.f16", np.float16, mode="r").reshape(-1, self.inner.dim)
+        found, row = {}, 0
+        for line in (self.folder / f"{task}.jsonl").read_text(encoding="utf-8").splitlines():
+            text, count = json.loads(line)
+            found[text] = vectors[row : row + count]
+            row += count
+        return found
+
+    def _append(self, task: str, texts: Sequence[str], vectors: Sequence[np.ndarray]) -> None:
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / f"{task}.f16").open("ab") as file:
+            file.write(np.concatenate(vectors).tobytes())
+        with (self.folder / f"{task}.jsonl").open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps([text, len(each)]) + "\n" for text, each in zip(texts, vectors))
+
+
+def squad2(data: Path) -> tuple[Dataset, set[str]]:
+    """All questions, and which of them have no answer."""
+    with_answer, without = load_beir(data / "squad2-dev"), load_beir(data / "squad2-dev", split="unanswerable")
+    queries = {**with_answer.queries, **without.queries}
+    dataset = Dataset("squad2-dev", with_answer.corpus, queries, with_answer.qrels, with_answer.answers)
+    return dataset, set(without.queries)
+
+
+def training_questions(data: Path) -> tuple[Dataset, dict[str, str]]:
+    """Questions of some articles of squad-train, and the kind of those that were made without an answer."""
+    whole = load_beir(data / "squad-train", split="train")
+    by_article: dict[str, list[str]] = {}
+    for id_ in whole.corpus:
+        by_article.setdefault(id_.rsplit("-", 1)[0], []).append(id_)
+    names = sorted(by_article)
+    random.Random(7).shuffle(names)
+    corpus = {id_: whole.corpus[id_] for name in names[:ARTICLES] for id_ in by_article[name]}
+    by_passage: dict[str, list[str]] = {}
+    for id_, judged in whole.qrels.items():
+        (passage,) = judged
+        if passage in corpus:
+            by_passage.setdefault(passage, []).append(id_)
+    queries, qrels, kinds = {}, {}, {}
+    chance = random.Random(3)
+    for passage, ids in by_passage.items():
+        for id_ in chance.sample(ids, min(A_PASSAGE, len(ids))):
+            queries[id_], qrels[id_] = whole.queries[id_], {passage: 1}
+            if made := unanswerable(whole.queries[id_], corpus[passage].text, chance):
+                kinds[f"{id_}-made"], queries[f"{id_}-made"] = made
+                qrels[f"{id_}-made"] = {passage: 1}
+    return Dataset("squad-train", corpus, queries, qrels), kinds
+
+
+def crisp_hits(encoder: CrispEncoder, tokens: CachedTokens, dataset: Dataset, k: int) -> Found:
+    """What the default encoder finds: its pooling over the cached token vectors, exact MaxSim."""
+    saved = tokens.folder and tokens.folder / f"{dataset.name}.{len(dataset.queries)}.{k}.hits.json"
+    if saved and saved.exists():
+        return {id_: [tuple(hit) for hit in hits] for id_, hits in json.loads(saved.read_text(encoding="utf-8")).items()}
+    ids, texts = dataset.texts()
+    documents = _pooled(encoder, tokens.encode_document(texts), "document")
+    rows = np.concatenate(documents).astype(np.float32)
+    starts = np.cumsum([0, *(len(each) for each in documents[:-1])])
+    found: Found = {}
+    queries = list(dataset.queries)
+    for first in range(0, len(queries), 32):
+        part = queries[first : first + 32]
+        vectors = _pooled(encoder, tokens.encode_query([dataset.queries[id_] for id_ in part]), "query")
+        ends = np.cumsum([0, *(len(each) for each in vectors[:-1])])
+        best_of_each = np.maximum.reduceat(np.concatenate(vectors) @ rows.T, starts, axis=1)
+        for id_, query, scores in zip(part, vectors, np.add.reduceat(best_of_each, ends, axis=0)):
+            bound = float(np.linalg.norm(query, axis=1).sum()) or 1.0
+            best = np.argsort(-scores, kind="stable")[:k]
+            found[id_] = [(ids[row], float(scores[row]), float(scores[row]) / bound) for row in best]
+    if saved:
+        saved.write_text(json.dumps(found), encoding="utf-8")
+    return found
+
+
+def _pooled(encoder: CrispEncoder, arrays: Sequence[np.ndarray], task: str) -> list[np.ndarray]:
+    result: list[Any] = [None] * len(arrays)
+    order = np.argsort([len(array) for array in arrays], kind="stable")
+    for first in range(0, len(order), 64):
+        rows = order[first : first + 64]
+        padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(arrays[row]) for row in rows], batch_first=True)
+        mask = torch.arange(padded.shape[1]).unsqueeze(0) < torch.tensor([[len(arrays[row])] for row in rows])
+        vectors, kept = encoder.pooling_module.pool_batch(padded, mask, task)
+        for row, own, keep in zip(rows, vectors, kept):
+            result[row] = own[keep].numpy().astype(np.float16 if task == "document" else np.float32)
+    return result
+
+
+def dense_hits(dataset: Dataset, k: int, crisp: Found, folder: Path | None) -> Found:
+    """What one vector a passage finds.  A passage that crisp has not found either has the relevance of its last one."""
+    saved = folder and folder / f"{dataset.name}.{len(dataset.queries)}.{k}.dense.json"
+    ids = list(dataset.queries)
+    if saved and saved.exists():
+        ranked = json.loads(saved.read_text(encoding="utf-8"))
+    else:
+        system = create_system("dense")
+        system.index(*dataset.texts())
+        ranked = system.search([dataset.queries[id_] for id_ in ids], k)
+        if saved:
+            saved.write_text(json.dumps(ranked), encoding="utf-8")
+    found: Found = {}
+    for id_, hits in zip(ids, ranked):
+        known = {document: relevance for document, _, relevance in crisp[id_]}
+        found[id_] = [(document, score, known.get(document, crisp[id_][-1][2])) for document, score in hits]
+    return found
+
+
+def as_hits(dataset: Dataset, found: Sequence[tuple[str, float, float]]) -> list[Hit]:
+    corpus = dataset.corpus
+    return [Hit(id_, score, corpus[id_].text, {}, relevance, corpus[id_].title) for id_, score, relevance in found]
+
+
+def figures(reader: ExtractiveReader, dataset: Dataset, found: Found, ids: Sequence[str]) -> list[dict[str, float]]:
+    rows = []
+    for first in range(0, len(ids), 256):
+        part = ids[first : first + 256]
+        texts, hits = [dataset.queries[id_] for id_ in part], [as_hits(dataset, found[id_]) for id_ in part]
+        rows += [reader.features(examined) or {} for examined in reader.examine(texts, hits)]
+    return rows
+
+
+def used(rows: Sequence[dict[str, float]]) -> list[dict[str, float]]:
+    return [{name: row[name] for name in USED} for row in rows]
+
+
+def fit_calibration(encoder: CrispEncoder, tokens: CachedTokens, data: Path) -> dict[str, Any]:
+    """Fit the shipped calibration and write it; what it is worth on a fifth of the articles that was kept back."""
+    dataset, kinds = training_questions(data)
+    found = crisp_hits(encoder, tokens, dataset, K + 1)
+    reader = _reader(encoder, tokens, calibration=False)
+    given = {id_: hits[:K] for id_, hits in found.items()}
+    chance = random.Random(5)
+    ids = list(dataset.queries)
+    removed = [id_ for id_ in ids if id_ not in kinds and chance.random() < REMOVED]
+    without = {id_: [hit for hit in found[id_] if hit[0] not in dataset.qrels[id_]][:K] for id_ in removed}
+    rows = figures(reader, dataset, given, ids) + figures(reader, dataset, without, removed)
+    rows = used(rows)
+    labels = [id_ not in kinds for id_ in ids] + [False] * len(removed)
+    share = REMOVED_WEIGHT * len(kinds) / max(1, len(removed))
+    weights = [1.0] * len(ids) + [share] * len(removed)
+    articles = [id_.rsplit("-", 2)[0] if id_ not in kinds else id_.rsplit("-", 3)[0] for id_ in [*ids, *removed]]
+    kept_back = set(sorted(set(articles))[::5])
+    fitting = [number for number, article in enumerate(articles) if article not in kept_back]
+    checking = [number for number, article in enumerate(articles) if article in kept_back]
+    about = f"{sum(labels)} questions of {ARTICLES} articles of SQuAD 1.1's training set, {len(kinds)} made from them, " \
+            f"{len(removed)} whose passage was taken away"  # fmt: skip
+    trial = fit(
+        [rows[i] for i in fitting], [labels[i] for i in fitting], weights=[weights[i] for i in fitting], fingerprint=""
+    )
+    evidence = np.array([trial.probability(rows[i]) for i in checking])
+    truth = np.array([labels[i] for i in checking])
+    calibration = fit(rows, labels, weights=weights, fingerprint=tokens.fingerprint, fitted_on=about)
+    curve = risk_curve([calibration.probability(row) for row in rows], labels)
+    calibration = calibration.with_threshold(best_threshold(curve, ANSWERED))
+    calibration.save(SHIPPED)
+    print(f"Fitted on {about}.", flush=True)
+    kind_of = [kinds.get(id_, "") for id_ in ids] + ["removed"] * len(removed)
+    by_kind = {
+        kind: auroc(*_pick(evidence, truth, [truth[n] or kind_of[i] == kind for n, i in enumerate(checking)]))
+        for kind in sorted(set(kind_of) - {""})
+    }
+    return {"fitted_on": about, "kept_back_auroc": auroc(truth, evidence), "kept_back_auroc_by_kind": by_kind}
+
+
+def _pick(evidence: np.ndarray, truth: np.ndarray, chosen: Sequence[bool]) -> tuple[np.ndarray, np.ndarray]:
+    mask = np.array(chosen)
+    return truth[mask], evidence[mask]
+
+
+def _reader(encoder: CrispEncoder, tokens: CachedTokens, **options: Any) -> ExtractiveReader:
+    reader = ExtractiveReader(encoder, **options)
+    reader.vectors.tokens = tokens
+    return reader
+
+
+def compression(reader: ExtractiveReader, dataset: Dataset, found: Found, ids: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Tokens of the prompt's passages, and how often a reference answer is still among them."""
+    examined = reader.examine([dataset.queries[id_] for id_ in ids], [as_hits(dataset, found[id_]) for id_ in ids])
+    result = {}
+    for coverage in (None, 0.99, 0.97, 0.95, 0.9):
+        packed = [pack(each, budget=4000, count=reader.vectors.count, coverage=coverage) for each in examined]
+        texts = ["\n".join(block.text for block in each.blocks) for each in packed]
+        result[str(coverage or "whole")] = {
+            "tokens": float(np.mean([each.use.tokens for each in packed])),
+            "saved": float(np.mean([each.use.saved for each in packed])),
+            "answer_in_prompt": float(np.mean([contains(text, dataset.answers[id_]) for text, id_ in zip(texts, ids)])),
+        }
+    return result
+
+
+class Recording(ExtractiveReader):
+    """Keeps the figures of every question that it has read."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.seen: dict[str, dict[str, float]] = {}
+
+    def features(self, examined: Any) -> dict[str, float] | None:
+        figures = super().features(examined)
+        self.seen[examined.question.text] = figures or {}
+        return figures
+
+
+def measure(encoder: CrispEncoder, tokens: CachedTokens, data: Path) -> dict[str, Any]:
+    dataset, unanswerable_ids = squad2(data)
+    texts = {id_: document.text for id_, document in dataset.corpus.items()}
+    reader = Recording(encoder)
+    reader.vectors.tokens = tokens
+    wide = crisp_hits(encoder, tokens, dataset, 50)
+    crisp = {id_: hits[:K] for id_, hits in wide.items()}
+    results: dict[str, Any] = {"encoder": encoder.name, "k": K, "threshold": reader.threshold}
+    started = time.process_time()
+    scores = evaluate_reader(reader, dataset, crisp, texts, unanswerable_ids)
+    results["crisp"] = {**scores.to_dict(), "reading_cpu_seconds": time.process_time() - started}
+    rows = [reader.seen[text] for text in dataset.queries.values()]
+    dense = dense_hits(dataset, K, wide, tokens.folder)
+    results["dense"] = evaluate_reader(reader, dataset, dense, texts, unanswerable_ids).to_dict()
+    ids = list(dataset.queries)
+    truth = np.array([id_ not in unanswerable_ids for id_ in ids])
+    plain = np.array([row["match"] for row in rows])
+    results["abstention_auroc_without_calibration"] = auroc(truth, plain)
+    results["auroc_of_each_figure"] = {name: auroc(truth, np.array([row[name] for row in rows])) for name in NAMES}
+    evidence = [scores.per_query[id_]["evidence"] for id_ in ids]
+    results["curve"] = [asdict(point) for point in risk_curve(evidence, truth.tolist(), points=41)]
+    sample = random.Random(0).sample([id_ for id_ in ids if id_ not in unanswerable_ids], 1000)
+    results["of_1000_questions"] = {
+        "sentences_quoted": {str(count): quoted(encoder, tokens, dataset, crisp, sample, count) for count in (1, 2, 3)},
+        "compression": compression(reader, dataset, crisp, sample),
+    }
+    return results
+
+
+def quoted(
+    encoder: CrispEncoder, tokens: CachedTokens, dataset: Dataset, found: Found, ids: Sequence[str], count: int
+) -> float:
+    """How often a reference answer is in so many quotes."""
+    reader = _reader(encoder, tokens, calibration=False, threshold=-1.0, max_sentences=count)
+    answers = reader.read_batch([dataset.queries[id_] for id_ in ids], [as_hits(dataset, found[id_]) for id_ in ids])
+    return float(np.mean([contains(answer.text, dataset.answers[id_]) for answer, id_ in zip(answers, ids)]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--cache", type=Path)
+    parser.add_argument("--fit", action="store_true")
+    arguments = parser.parse_args()
+    encoder = load_encoder()
+    tokens = CachedTokens(encoder, arguments.cache)
+    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    if arguments.fit:
+        results["fit"] = fit_calibration(encoder, tokens, arguments.data)
+        print(json.dumps(results["fit"], indent=1))
+    else:
+        results.update(measure(encoder, tokens, arguments.data))
+        shown = {key: value for key, value in results["crisp"].items() if not isinstance(value, dict)}
+        print(json.dumps({"crisp": shown, "dense": results["dense"]}, indent=1))
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

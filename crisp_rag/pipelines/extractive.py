@@ -1,0 +1,162 @@
+"""The reader that needs no language model: it quotes the sentences that answer, or says that there are none.
+
+    reader = ExtractiveReader(index.encoder)
+    answer = reader.read("how long do refunds take?", index.search("how long do refunds take?", 5))
+    answer.sources[0].quote, answer.span
+
+Sentences are scored with the token vectors of the encoder that found their passages, see
+:mod:`crisp_rag.pipelines.evidence`; whether there is an answer at all is decided by :mod:`crisp_rag.pipelines.abstention`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from crisp_rag.index.types import Hit
+from crisp_rag.pipelines import abstention
+from crisp_rag.pipelines.evidence import PassageVectors, Question, ReadPassage
+from crisp_rag.pipelines.features import Candidate, features
+from crisp_rag.pipelines.reading import NOT_FOUND, Answer, Source, Statement, source_of
+from crisp_rag.pipelines.sentences import Sentence
+from crisp_rag.pipelines.spans import best_span
+
+DEFAULT_THRESHOLD = 0.5
+"""For encoders without a calibration: least score of the best sentence."""
+PASSAGE_WEIGHT = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What a reader knows of a question before it decides.
+
+    Args:
+        question: The question's vectors.
+        hits: The passages found.
+        passages: Their sentences and vectors.
+        matches: Their token matches with the question.
+        candidates: Their sentences, best first.
+        evidence: What the threshold is applied to.
+    """
+
+    question: Question
+    hits: Sequence[Hit]
+    passages: Sequence[ReadPassage]
+    matches: Sequence[np.ndarray]
+    candidates: Sequence[Candidate]
+    evidence: float
+
+
+class ExtractiveReader:
+    """Quotes the sentences that answer best.
+
+    A sentence scores its own relevance to the question (MaxSim over the largest possible MaxSim, in [-1, 1]) plus
+    ``passage_weight`` times that of its passage, over 1 + ``passage_weight``.  The evidence of an answer is the
+    probability that the calibration gives it; without a calibration for the encoder, the best sentence's score.
+
+    Args:
+        encoder: The encoder of the index.
+        max_sentences: Sentences to quote at most.
+        threshold: Evidence below it means that the documents do not hold the answer; the calibration's by default.
+        keep: A further sentence is quoted if it scores at least this share of the best one.
+        passage_weight: How much the passage counts beside the sentence.
+        calibration: What turns figures into evidence; None takes the shipped one if it was made for this encoder,
+            and False does without.
+    """
+
+    def __init__(
+        self,
+        encoder: Any,
+        *,
+        max_sentences: int = 2,
+        threshold: float | None = None,
+        keep: float = 0.9,
+        passage_weight: float = PASSAGE_WEIGHT,
+        calibration: abstention.Calibration | bool | None = None,
+    ) -> None:
+        self.encoder = encoder
+        self.vectors = PassageVectors(encoder)
+        self.max_sentences = max_sentences
+        self.keep = keep
+        self.passage_weight = passage_weight
+        if calibration is None or calibration is True:
+            calibration = abstention.load_for(self.vectors.tokens)
+        self.calibration: abstention.Calibration | None = calibration or None
+        if threshold is None:
+            threshold = self.calibration.threshold if self.calibration else DEFAULT_THRESHOLD
+        self.threshold = threshold
+
+    def read(self, question: str, hits: Sequence[Hit]) -> Answer:
+        """Quotes from the hits, or nothing."""
+        return self.read_batch([question], [hits])[0]
+
+    def read_batch(self, questions: Sequence[str], hits: Sequence[Sequence[Hit]]) -> list[Answer]:
+        """As :meth:`read` for several questions, whose vectors are made together."""
+        return [self._answer(examined) for examined in self.examine(questions, hits)]
+
+    def examine(self, questions: Sequence[str], hits: Sequence[Sequence[Hit]]) -> list[Examined]:
+        """Score the sentences of every question's hits, and weigh the evidence."""
+        if not questions:
+            return []
+        distinct = {(hit.context, hit.text): hit for found in hits for hit in found}
+        if len(distinct) <= self.vectors.capacity:
+            self.vectors.passages(list(distinct.values()))  # all that is new, encoded together
+        return [
+            self._examined(question, found, self.vectors.passages(found))
+            for question, found in zip(self.vectors.questions(questions), hits, strict=True)
+        ]
+
+    def features(self, examined: Examined) -> dict[str, float] | None:
+        """The figures that evidence is computed from; None where there is no sentence to look at."""
+        if not examined.candidates:
+            return None
+        return features(examined.question, examined.hits, examined.passages, examined.matches, examined.candidates)
+
+    def _examined(self, question: Question, hits: Sequence[Hit], passages: Sequence[ReadPassage]) -> Examined:
+        matches = [passage.match(question) if passage.sentences else np.zeros((0, 0)) for passage in passages]
+        candidates = []
+        for number, (hit, passage, match) in enumerate(zip(hits, passages, matches)):
+            if not passage.sentences:
+                continue
+            for position, own in enumerate(passage.sentence_scores(match, question).tolist()):
+                score = (own + self.passage_weight * hit.relevance) / (1 + self.passage_weight)
+                candidates.append(Candidate(number, position, own, score))
+        candidates.sort(key=lambda candidate: -candidate.score)
+        examined = Examined(question, hits, passages, matches, candidates, 0.0)
+        if not candidates:
+            return examined
+        return Examined(question, hits, passages, matches, candidates, self._evidence(examined))
+
+    def _evidence(self, examined: Examined) -> float:
+        if self.calibration is None or examined.question.offsets is None:
+            return examined.candidates[0].score
+        return self.calibration.probability(self.features(examined) or {})
+
+    def _answer(self, examined: Examined) -> Answer:
+        question = examined.question.text
+        sources, span = self._quotes(examined)
+        if not sources or examined.evidence < self.threshold:
+            return Answer(question, NOT_FOUND, False, examined.evidence, nearest=sources, nearest_span=span)
+        statements = [Statement(source.quote, (source,), 1.0, True) for source in sources]
+        text = " ".join(source.quote for source in sources)
+        return Answer(question, text, True, examined.evidence, sources, statements, span)
+
+    def _quotes(self, examined: Examined) -> tuple[list[Source], Source | None]:
+        """The best sentences, no two alike, and the short answer in the first of them that has one."""
+        sources: list[Source] = []
+        span = None
+        for candidate in examined.candidates:
+            if len(sources) == self.max_sentences or candidate.score < self.keep * examined.candidates[0].score:
+                break
+            hit = examined.hits[candidate.hit]
+            sentence = examined.passages[candidate.hit].sentences[candidate.sentence]
+            if any(source.quote == sentence.text for source in sources):
+                continue
+            sources.append(source_of(hit, sentence, candidate.score))
+            if span is None and (place := best_span(examined.question.text, sentence.text)):
+                words = Sentence(sentence.text[slice(*place)], sentence.start + place[0], sentence.start + place[1])
+                span = source_of(hit, words, candidate.score)
+        return sources, span

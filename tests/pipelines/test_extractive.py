@@ -1,0 +1,129 @@
+"""The extractive reader over real token vectors, short answers, and a passage encoded once for many questions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from crisp_rag.index.types import Hit
+from crisp_rag.pipelines.evidence import PassageVectors
+from crisp_rag.pipelines.extractive import ExtractiveReader
+from crisp_rag.pipelines.features import NAMES
+from crisp_rag.pipelines.spans import best_span, kind_of
+
+TEXT = (
+    "The mill at Dockside was built by Anna Gurney. It was finished in May 1806 and cost 1,200 pounds. "
+    "Since the fire nobody has lived there. 日本語の文。"
+)
+
+
+@pytest.fixture
+def vectors(default_encoder):
+    return PassageVectors(default_encoder)
+
+
+def passage_hit(text: str = TEXT, context: str = "Mills", **metadata) -> Hit:
+    return Hit("p1", 5.0, text, metadata, 0.6, context)
+
+
+def test_a_sentence_is_the_tokens_that_stand_in_it(vectors, default_encoder):
+    (passage,) = vectors.passages([passage_hit()])
+    whole = default_encoder.encode_tokens([f"Mills\n{TEXT}"])[0]
+    assert np.allclose(passage.vectors, whole, atol=0.05), "the passage is encoded as a whole, with its context"
+    offsets = default_encoder.tokenizer(f"Mills\n{TEXT}", return_offsets_mapping=True)["offset_mapping"]
+    for sentence, (first, end) in zip(passage.sentences, passage.bounds):
+        start, stop = offsets[first][0] - 6, offsets[end - 1][1] - 6
+        assert TEXT[start:stop] == sentence.text
+
+
+def test_what_the_encoders_limit_cuts_off_is_encoded_by_itself(vectors):
+    text = "The mill grinds corn every day. " * 60 + "Refunds take five days."
+    (passage,) = vectors.passages([passage_hit(text)])
+    assert all(end > first for first, end in passage.bounds)
+    question = vectors.question("How long do refunds take?")
+    scores = passage.sentence_scores(passage.match(question), question)
+    assert passage.sentences[int(scores.argmax())].text == "Refunds take five days."
+
+
+def test_passages_are_encoded_once_and_the_oldest_forgotten(words, hit):
+    calls: list[str] = []
+    encode = words.encode_document
+    words.encode_document = lambda texts, **options: calls.extend(texts) or encode(texts)
+    vectors = PassageVectors(words, capacity=2)
+    for text in ("Ann runs.", "Bob runs.", "Ann runs."):
+        vectors.passages([hit(text)])
+    assert calls == ["Ann runs.", "Bob runs."]
+    vectors.passages([hit("Cy runs.")])
+    vectors.passages([hit("Bob runs.")])
+    assert calls == ["Ann runs.", "Bob runs.", "Cy runs.", "Bob runs."]
+
+
+def test_figures_have_their_names_and_are_finite(default_encoder):
+    reader = ExtractiveReader(default_encoder)
+    for question in ("Who built the mill?", "?", "the of", "Was it never 1906?", "How much did it cost in 1806?", "誰が?"):
+        (examined,) = reader.examine([question], [[passage_hit(), passage_hit("Dogs are welcome.")]])
+        figures = reader.features(examined)
+        assert tuple(figures) == NAMES and np.isfinite(list(figures.values())).all()
+        assert 0 < examined.evidence < 1
+
+
+def test_what_the_passage_does_not_say_has_less_evidence(default_encoder):
+    reader = ExtractiveReader(default_encoder)
+    said = ["Who built the mill at Dockside?", "When was the mill at Dockside finished?"]
+    unsaid = ["Who burnt the castle at Dockside?", "When was the mill at Dockside not finished?"]
+    evidence = [answer.evidence for answer in reader.read_batch([*said, *unsaid], [[passage_hit()]] * 4)]
+    assert min(evidence[:2]) > max(evidence[2:])
+
+
+def test_a_batch_reads_as_one_by_one(default_encoder):
+    reader = ExtractiveReader(default_encoder)
+    questions = ["Who built the mill?", "When was it finished?"]
+    together = reader.read_batch(questions, [[passage_hit()]] * 2)
+    for question, answer in zip(questions, together):
+        alone = reader.read(question, [passage_hit()])
+        assert alone.evidence == pytest.approx(answer.evidence, abs=2e-3)
+        assert [source.quote for source in alone.sources] == [source.quote for source in answer.sources]
+
+
+def test_the_short_answer_stands_in_the_first_quote(default_encoder):
+    answer = ExtractiveReader(default_encoder, threshold=0.0).read("Who built the mill?", [passage_hit(start=50)])
+    assert answer.span.quote == "Anna Gurney"
+    assert TEXT[answer.span.start - 50 : answer.span.end - 50] == "Anna Gurney"
+    assert answer.to_dict()["span"]["quote"] == "Anna Gurney"
+
+
+def test_a_declined_answer_keeps_what_it_would_have_said_apart(default_encoder):
+    answer = ExtractiveReader(default_encoder, threshold=1.0).read("Who built the mill?", [passage_hit()])
+    assert not answer.answered and answer.sources == [] and answer.span is None and answer.statements == []
+    assert answer.nearest[0].quote.startswith("The mill at Dockside") and answer.nearest_span.quote == "Anna Gurney"
+
+
+def test_quotes_are_statements_that_support_themselves(default_encoder):
+    answer = ExtractiveReader(default_encoder, threshold=0.0).read("Who built the mill?", [passage_hit()])
+    assert [(statement.supported, statement.support, statement.ids) for statement in answer.statements] == [
+        (True, 1.0, ("p1",)) for _ in answer.sources
+    ]
+
+
+@pytest.mark.parametrize(
+    ("question", "sentence", "expected"),
+    [
+        ("When was the mill built?", "The mill was built on 3 May 1806 by Anna Gurney.", "3 May 1806"),
+        ("Who built the mill?", "The mill was built on 3 May 1806 by Anna Gurney.", "Anna Gurney"),
+        ("Where is the mill?", "The mill stands in New York.", "New York"),
+        ("How many people work there?", "Some 1,200 people work there.", "1,200"),
+        ("How long do refunds take?", "Refunds take five days.", "five days"),
+        ("In what year did the 1806 mill burn?", "The 1806 mill burnt in 1911.", "1911"),
+        ("What colour are the doors?", "The doors are dark green.", "dark green"),
+        ("When was it?", "It was never.", "never"),
+        ("What?", "", None),
+    ],
+)
+def test_short_answers(question, sentence, expected):
+    span = best_span(question, sentence)
+    assert (sentence[slice(*span)] if span else None) == expected
+
+
+def test_kinds_of_question():
+    kinds = ["When?", "What year?", "How many?", "Whose is it?", "Which city?", "Why?"]
+    assert [kind_of(text) for text in kinds] == ["when", "when", "number", "who", "where", "other"]
