@@ -18,7 +18,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from crisp_rag.eval.datasets import load_beir
 from crisp_rag.eval.metrics import score_queries
 from crisp_rag.eval.systems import create_system
 from crisp_rag.models import CrispEncoder, build_encoder, load_encoder
-from crisp_rag.models.pooling import parse_pooling
+from crisp_rag.models.pooling import ClusterPooling, parse_pooling
 from crisp_rag.training import Example, TrainingOptions, examples_from_judgements, mine_hard_negatives, train
 from crisp_rag.training.losses import token_vectors
 from crisp_rag.training.trunk import TrunkMemory, frozen_trunk
@@ -43,15 +43,51 @@ PAIRS = {"squad-train": 1600, "medquad": 1600, "scitldr": 1200, "pubmedqa-l": 50
 MINING_TOKENS = 96
 MINING_POOL = 800
 SIZES = {"query_centroid": "sum"}  # a query's centroids count the tokens behind them
-TRAINED: dict[str, str] = {
-    "MV": "none", "C8x32": "8x32", "C4x8": "4x8", "elastic": "8x32", "C25": "25%", "C50": "50%", "K2": "k2", "K4": "k4",
-    "T8x32": "tail8x32", "T4x8": "tail4x8", "SV": "1x1",
-}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """How a row is trained and pooled."""
+
+    spec: str
+    pooling: dict[str, Any] = field(default_factory=lambda: dict(SIZES))
+    training: dict[str, Any] = field(default_factory=dict)
+    negatives: bool = True
+    collections: tuple[str, ...] = COLLECTIONS
+
+    @property
+    def module(self) -> Any:
+        """The pooling module, None where every vector is kept."""
+        return parse_pooling(self.spec, **self.pooling)
+
+
 ELASTIC_BUDGETS = ((8, 32), (8, 16), (4, 8), (8, 8), (8, 4))
+TRAINED = {
+    "MV": Row("none"), "C8x32": Row("8x32"), "C4x8": Row("4x8"),
+    "elastic": Row("8x32", training={"budgets": ELASTIC_BUDGETS}),
+    "C25": Row("25%"), "C50": Row("50%"), "K2": Row("k2"), "K4": Row("k4"),
+    "T8x32": Row("tail8x32"), "T4x8": Row("tail4x8"), "SV": Row("1x1", pooling={}),
+}  # fmt: skip
+_FEW = COLLECTIONS[:2]
+"""One choice changed at a time, on the two smaller collections."""
+ABLATIONS = {
+    "C8x32, three times the steps": Row("8x32", training={"times": 3}, collections=_FEW),
+    "C8x32, no distillation": Row("8x32", training={"distillation": 0.0}, collections=_FEW),
+    "C8x32, no contrast": Row("8x32", training={"contrast": 0.0}, collections=_FEW),
+    "C8x32, no mined negatives": Row("8x32", negatives=False, collections=_FEW),
+    "C8x32, k-means from runs of tokens": Row("8x32", pooling={**SIZES, "init": "segments"}, collections=_FEW),
+    "C8x32, unit query centroids": Row("8x32", pooling={}, collections=_FEW),
+    "C8x32, centroids not normalised": Row(
+        "8x32", pooling={"query_centroid": "mean", "document_centroid": "mean"}, collections=_FEW
+    ),
+}
+ALL_ROWS = TRAINED | ABLATIONS
 ALL_SEEDS = ("MV", "C8x32", "C4x8")
-POSTHOC = {"post-hoc 8x32": "8x32", "post-hoc 4x8": "4x8"}
+POSTHOC = {
+    "post-hoc 8x32": Row("8x32"), "post-hoc 4x8": Row("4x8"), "post-hoc 8x32, unit centroids": Row("8x32", pooling={}),
+}  # fmt: skip
 WARD = {"Ward, documents / 4": 4.0, "Ward, documents / 8": 8.0}
-ELASTIC = {f"elastic at {budget}": budget for budget in ("8x4", "4x8", "8x8", "8x16", "8x32")}
+ELASTIC = {f"elastic at {budget}": Row(budget) for budget in ("8x4", "4x8", "8x8", "8x16", "8x32")}
 CODED = {"C8x32": "8x32", "elastic": "8x16"}  # trained row and budget of which one-bit and int8 documents are scored too
 Pool = Callable[[Tensor, Tensor, str], tuple[Tensor, Tensor]]
 
@@ -186,10 +222,10 @@ def measure(
     encoder: CrispEncoder, row: str, collection: Collection, config: Config, memory: TrunkMemory, ward: bool
 ) -> dict[str, dict[str, Any]]:
     """Figures of a trained row and of everything that is made of its vectors after the fact."""
-    specs = {row: TRAINED[row]} if row != "elastic" else dict(ELASTIC)
+    made = {row: ALL_ROWS[row]} if row != "elastic" else dict(ELASTIC)
     if row == "MV":
-        specs |= POSTHOC
-    pools = {name: _pool(parse_pooling(spec, **(SIZES if spec != "1x1" else {}))) for name, spec in specs.items()}
+        made |= POSTHOC
+    pools = {name: _pool(each.module) for name, each in made.items()}
     if ward:
         pools |= {name: _ward(factor) for name, factor in WARD.items()}
     coded = f"elastic at {CODED[row]}" if row == "elastic" else row if row in CODED else None
@@ -274,11 +310,13 @@ def train_row(
         train(build_encoder(pooling="none"), examples, base, options, trunk_memory=memory, resume=True, on_step=_step)
     if not (out / "crisp_rag.json").exists():
         _tell(f"training {row}, seed {seed}")
-        spec = TRAINED[row]
-        encoder = load_encoder(base).with_pooling(spec, **(SIZES if spec[0].isdigit() and spec != "1x1" else {}))
-        changes: dict[str, Any] = {"budgets": ELASTIC_BUDGETS} if row == "elastic" else {}
-        options = config.training(seed + 100, config.steps, **changes)
-        train(encoder, examples, out, options, trunk_memory=memory, resume=True, on_step=_step)
+        how = ALL_ROWS[row]
+        options = how.pooling if isinstance(how.module, ClusterPooling) else {}
+        encoder = load_encoder(base).with_pooling(how.spec, **options)
+        changes = dict(how.training)
+        training = config.training(seed + 100, config.steps * changes.pop("times", 1), **changes)
+        given = examples if how.negatives else [replace(example, negatives=()) for example in examples]
+        train(encoder, given, out, training, trunk_memory=memory, resume=True, on_step=_step)
     report = json.loads((out / "training.json").read_text())
     return load_encoder(out), {"seconds": report["seconds"], "documents_per_second": report["documents_per_second"]}
 
@@ -327,7 +365,7 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=96)
     parser.add_argument("--distillation", type=float, default=1.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--rows", nargs="+", choices=list(TRAINED), help="These alone; all of them if not given.")
+    parser.add_argument("--rows", nargs="+", choices=list(ALL_ROWS), help="These alone; all if not given.")
     arguments = parser.parse_args()
     config = Config(
         arguments.layers, arguments.base_steps, arguments.steps, arguments.batch_size, arguments.per_group, arguments.lr,
@@ -349,18 +387,17 @@ def main() -> None:
                 results["rows"].setdefault(name, {}).setdefault("0", {})[collection.name] = figures
                 _tell(f"{name}, {collection.name}: nDCG@10 {figures['nDCG@10']:.4f}")
             _save(results)
-    todo = [(row, seed) for seed in config.seeds for row in TRAINED if seed == config.seeds[0] or row in ALL_SEEDS]
+    todo = [(row, seed) for seed in config.seeds for row in ALL_ROWS if seed == config.seeds[0] or row in ALL_SEEDS]
     todo = [(row, seed) for row, seed in todo if not arguments.rows or row in arguments.rows]
     todo.sort(key=lambda item: item[0] not in ALL_SEEDS)  # the rows that are compared come first
     for row, seed in todo:
         measured = results["rows"].get(row if row != "elastic" else "elastic at 8x32", {}).get(str(seed), {})
-        if all(collection.name in measured for collection in collections):
+        wanted = [each for each in collections if each.name in ALL_ROWS[row].collections and each.name not in measured]
+        if not wanted:
             continue
         encoder, cost = train_row(row, seed, config, work, examples, memory)
         results.setdefault("training", {}).setdefault(row, {})[str(seed)] = cost
-        for collection in collections:
-            if collection.name in measured:
-                continue
+        for collection in wanted:
             ward = row == "MV" and seed == config.seeds[0]
             for name, figures in measure(encoder, row, collection, config, memory, ward).items():
                 results["rows"].setdefault(name, {}).setdefault(str(seed), {})[collection.name] = figures

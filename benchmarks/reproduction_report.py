@@ -98,6 +98,18 @@ def table(summary: dict[str, dict[str, Any]], tests: list[dict[str, Any]]) -> st
     return "\n".join(lines)
 
 
+def ablations(rows: dict[str, Any]) -> str:
+    """One choice changed at a time, on the collections that all of these rows have."""
+    lines = ["| row | scifact | nfcorpus | mean |", "|---|---|---|---|"]
+    for name, seeds in rows.items():
+        figures = seeds.get("0", {})
+        compared = name in ("MV", "C8x32", "post-hoc 8x32") or name.startswith("C8x32, ")
+        if compared and figures.get("nfcorpus", {}).get("bits") == 16:
+            values = [figures[collection]["nDCG@10"] for collection in COLLECTIONS[:2]]
+            lines.append(f"| {name} | {values[0]:.4f} | {values[1]:.4f} | **{np.mean(values):.4f}** |")
+    return "\n".join(lines)
+
+
 def draw(summary: dict[str, dict[str, Any]]) -> None:
     figure, axes = plt.subplots(figsize=(9, 5.5))
     for name, row in summary.items():
@@ -128,10 +140,12 @@ def main() -> None:
     summary = summarise(results["rows"])
     tests = differences(results["rows"])
     text = table(summary, tests)
-    start, end = "<!-- table -->", "<!-- /table -->"
     page = PAGE.read_text(encoding="utf-8")
-    before, after = page.split(start)[0], page.split(end)[1]
-    PAGE.write_text(f"{before}{start}\n{text}\n{end}{after}", encoding="utf-8")
+    for name, written in (("table", text), ("ablations", ablations(results["rows"]))):
+        start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        before, after = page.split(start)[0], page.split(end)[1]
+        page = f"{before}{start}\n{written}\n{end}{after}"
+    PAGE.write_text(page, encoding="utf-8")
     draw(summary)
     Console(width=200, highlight=False).print(text, markup=False)
 

@@ -76,7 +76,8 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.cache.mkdir(parents=True, exist_ok=True)
     encoder = load_encoder(arguments.encoder)
-    names = arguments.only.split(",") if arguments.only else sorted(p.parent.name for p in arguments.data.glob("*/corpus.jsonl"))
+    there = sorted(path.parent.name for path in arguments.data.glob("*/corpus.jsonl"))
+    names = arguments.only.split(",") if arguments.only else there
     for name in names:
         started = time.perf_counter()
         if not (arguments.cache / f"{name}.q.ids.json").exists() and (arguments.data / name / "qrels" / "test.tsv").exists():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crisp_rag.index.crisp_index import CrispIndex, IndexStats
-from crisp_rag.index.types import Hit, Passage
+from crisp_rag.index.crisp_index import CrispIndex
+from crisp_rag.index.types import Hit, IndexStats, Passage
 
 __all__ = ["CrispIndex", "Hit", "IndexStats", "Passage"]

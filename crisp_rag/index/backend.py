@@ -84,12 +84,12 @@ class ExactBackend:
 
     def __init__(self, folder: Path, dim: int) -> None:
         self._folder = folder
-        self._dim = dim
+        self.dim = dim
         self._maps: dict[str, np.ndarray] = {}
         self._guard = threading.Lock()
 
     def add(self, blocks: Iterable[np.ndarray]) -> tuple[str, int, str]:
-        return write_segment(self._folder, blocks, self._dim)
+        return write_segment(self._folder, blocks, self.dim)
 
     def delete(self, names: Iterable[str]) -> None:
         for name in names:
@@ -111,7 +111,7 @@ class ExactBackend:
         """
         mapped = self._maps.get(info.file)
         if mapped is None:
-            mapped = map_segment(self._folder, info, self._dim)
+            mapped = map_segment(self._folder, info, self.dim)
             with self._guard:
                 self._maps[info.file] = mapped
         return mapped

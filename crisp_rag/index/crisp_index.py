@@ -10,11 +10,9 @@ run from any number of threads and processes, each over a snapshot; writes queue
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,63 +20,37 @@ import numpy as np
 
 from crisp_rag.errors import (
     EncoderMismatchError,
-    IndexClosedError,
     IndexCorruptError,
     IndexExistsError,
     IndexFormatError,
     IndexNotFoundError,
     InvalidInputError,
 )
-from crisp_rag.index.backend import ExactBackend, SegmentView, Snapshot, starts_of
+from crisp_rag.index.backend import ExactBackend, Snapshot
 from crisp_rag.index.checks import (
     check_ids,
     check_k,
     check_passages,
     check_query,
-    check_vectors,
     check_within,
     passages_from_texts,
     vector_problem,
 )
 from crisp_rag.index.copying import copy_index
-from crisp_rag.index.filters import check_filter, matches, parse_filter, predicate, to_sql
+from crisp_rag.index.filters import check_filter
 from crisp_rag.index.locking import WriterLock
+from crisp_rag.index.lookups import load_snapshot, matching_rows, passages_of
 from crisp_rag.index.segments import DTYPE
 from crisp_rag.index.store import Record, Store
-from crisp_rag.index.types import Hit, Passage, Where, copied
+from crisp_rag.index.types import Hit, IndexStats, Passage, Where, copied
+from crisp_rag.index.writing import Writer
 
 if TYPE_CHECKING:
     from crisp_rag.models.encoder import Encoder
 
 FORMAT_VERSION = 1
-SMALL_SEGMENT = 65_536
-MAX_SMALL_SEGMENTS = 16
-MIN_DEAD_VECTORS = 1_024
 _ATTEMPTS = 50
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class IndexStats:
-    """Figures about an index.  Sizes are bytes; ``bytes_vectors`` is what the segment files take."""
-
-    path: str
-    passages: int
-    vectors: int
-    vectors_per_passage: float
-    bytes_vectors: int
-    bytes_on_disk: int
-    encoder: str
-    fingerprint: str
-    dim: int
-    pooling: str
-    dtype: str
-    search: str
-    format_version: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same as a dict."""
-        return asdict(self)
 
 
 class CrispIndex:
@@ -91,10 +63,9 @@ class CrispIndex:
         self._encoder = encoder
         self._backend = ExactBackend(path / "segments", int(self._meta["dim"]))
         self._lock = WriterLock(path, wait)
+        self._writer = Writer(store, self._backend, self._lock)
         self._guard = threading.RLock()
         self._snapshot: Snapshot | None = None
-        self._swept = False
-        self._closed = False
 
     @classmethod
     def create(
@@ -194,7 +165,7 @@ class CrispIndex:
             EncoderMismatchError: if what loads now is not what the index was built with.
         """
         with self._guard:
-            self._check_open()
+            self._store.check_open()
             if self._encoder is None:
                 source = self._meta["encoder_source"]
                 if not source:
@@ -224,10 +195,8 @@ class CrispIndex:
 
         Other threads' searches that read at this moment are waited for; those that go on afterwards get the error.
         """
-        if not self._closed:
-            self._closed = True
-            self._store.close()
-            self._snapshot = None
+        self._store.close()
+        self._snapshot = None
 
     def stats(self) -> IndexStats:
         """Figures about the index as it is now."""
@@ -314,40 +283,16 @@ class CrispIndex:
             delete_ids: What to delete.  Ids of passages that ``where`` does not keep are passed over.  A function
                 that gives the ids is called when nobody else can write, so that what it finds is still true.
         """
-        self._check_open()
+        self._store.check_open()
         added = list(passages)
-        find = delete_ids if callable(delete_ids) else None
-        deleted = [] if callable(delete_ids) else check_ids(delete_ids)
+        gone = delete_ids if callable(delete_ids) else check_ids(delete_ids)
         check_filter(where)
         check_passages(added)
         check_within(added, where)
         if vectors is None:
             texts = [passage.encoded_text for passage in added]
             vectors = self.encoder.encode_document(texts, show_progress=show_progress) if texts else []
-        blocks = check_vectors(added, vectors, int(self._meta["dim"]))
-        if not added and not deleted and find is None:
-            return []
-        with self._writing():
-            if find is not None:
-                deleted = check_ids(find())
-            gone = [*deleted, *(passage.id for passage in added)]
-            if where is not None:  # nobody else writes while the lock is held: what is checked here stays true
-                check_within(self.get([passage.id for passage in added]), where, there=True)
-                gone = [passage.id for passage in self.get(gone, where)]
-            written = self._backend.add(blocks) if blocks else None
-            try:
-                with self._store.transaction(write=True):
-                    self._store.delete_rows(self._store.rows_of(gone))
-                    if written:
-                        counts = [len(block) for block in blocks]
-                        starts = starts_of(counts).tolist()
-                        self._store.insert(added, self._store.add_segment(*written), starts, counts)
-                    self._store.advance()
-            except BaseException:
-                if written:
-                    self._backend.delete([written[0]])
-                raise
-            self._tidy()
+        self._writer.replace(gone, added, vectors, where)
         return [passage.id for passage in added]
 
     def delete(self, ids: Iterable[str] | None = None, where: Where | None = None) -> int:
@@ -359,28 +304,15 @@ class CrispIndex:
         Raises:
             InvalidInputError: if neither is given, so that nothing is ever emptied by mistake.
         """
-        self._check_open()
+        self._store.check_open()
         if ids is None and where is None:
             raise InvalidInputError("delete needs ids or where; delete(where={}) deletes everything.")
-        chosen = None if ids is None else check_ids(ids)
-        with self._writing():
-            with self._store.transaction(write=True):
-                rows = set(self._matching(where)) if where is not None else None
-                if chosen is not None:
-                    named = set(self._store.rows_of(chosen))
-                    rows = named if rows is None else rows & named
-                deleted = self._store.delete_rows(sorted(rows or ())) if rows else 0
-                if deleted:
-                    self._store.advance()
-            if deleted:
-                self._tidy()
-        return deleted
+        return self._writer.delete(None if ids is None else check_ids(ids), where)
 
     def compact(self) -> None:
         """Rewrite all live vectors into one segment and give back the space of deleted ones."""
-        self._check_open()
-        with self._writing():
-            self._merge([view.info.id for view in self._load_snapshot().views])
+        self._store.check_open()
+        self._writer.compact()
 
     def copy_to(self, path: str | Path) -> Path:
         """Copy the index as it is now to another folder, which :meth:`open` opens; returns the folder.
@@ -392,7 +324,7 @@ class CrispIndex:
             IndexExistsError: if there is anything else at the path, or anything else in the older copy's folder.
             IndexLockedError: if another process is writing.
         """
-        self._check_open()
+        self._store.check_open()
         with self._lock.held():
             return copy_index(self._path, self._store, Path(path))
 
@@ -400,20 +332,14 @@ class CrispIndex:
 
     def get(self, ids: Sequence[str], where: Where | None = None) -> list[Passage]:
         """The passages with these ids, in the order asked for; missing ones, and those a filter drops, are left out."""
-        self._check_open()
-        ids = check_ids(ids)
-        found = self._store.by_id(ids)
-        passages = [found[id_].passage for id_ in ids if id_ in found]
-        if where is None:
-            return passages
-        keeps = predicate(where)
-        return [passage for passage in passages if keeps(copied(passage.metadata))]
+        self._store.check_open()
+        return passages_of(self._store, check_ids(ids), where)
 
     def passages(self, where: Where | None = None) -> Iterator[Passage]:
         """Every passage, or every one that a filter keeps, in insertion order."""
-        self._check_open()
+        self._store.check_open()
         with self._store.transaction():
-            rows = self._matching(where if where is not None else {})
+            rows = matching_rows(self._store, where if where is not None else {})
         for first in range(0, len(rows), 1000):
             part = rows[first : first + 1000]
             records = self._store.records(part)
@@ -438,7 +364,7 @@ class CrispIndex:
 
     def search_batch(self, queries: Sequence[str], k: int = 10, where: Where | None = None) -> list[list[Hit]]:
         """As :meth:`search` for several queries at once, which is faster than one by one."""
-        self._check_open()
+        self._store.check_open()
         if isinstance(queries, str):
             raise InvalidInputError("queries is a list of strings, got one string.")
         check_k(k)
@@ -451,7 +377,7 @@ class CrispIndex:
 
     def search_vectors(self, queries: Sequence[np.ndarray], k: int = 10, where: Where | None = None) -> list[list[Hit]]:
         """As :meth:`search_batch` for queries that are encoded already, a (vectors, dim) array each."""
-        self._check_open()
+        self._store.check_open()
         check_k(k)
         arrays = [np.asarray(query, dtype=np.float32) for query in queries]
         for number, array in enumerate(arrays):
@@ -467,7 +393,7 @@ class CrispIndex:
                 with self._store.transaction():
                     if self._store.generation() != snapshot.generation:
                         return None
-                    rows = self._matching(where)
+                    rows = matching_rows(self._store, where)
                 allowed = np.asarray(sorted(rows), dtype=np.int64)
             found = self._backend.search(snapshot, arrays, k, allowed)
             records = self._store.records(sorted({row for hits in found for row, _ in hits}))
@@ -482,10 +408,6 @@ class CrispIndex:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise IndexClosedError(f"The index at {self._path} is closed: open it again.")
-
     def _check_encoder(self, encoder: Encoder) -> None:
         if encoder.fingerprint != self._meta["fingerprint"]:
             raise EncoderMismatchError(
@@ -496,26 +418,12 @@ class CrispIndex:
 
     def _current(self) -> Snapshot:
         """The newest snapshot, loaded anew if anyone has changed the index."""
-        self._check_open()
+        self._store.check_open()
         snapshot = self._snapshot
         if snapshot is None or snapshot.generation != self._store.generation():
-            snapshot = self._load_snapshot()
+            snapshot = load_snapshot(self._store)
             self._snapshot = snapshot
         return snapshot
-
-    def _load_snapshot(self) -> Snapshot:
-        with self._store.transaction():
-            generation = self._store.generation()
-            segments = self._store.segments()
-            places = np.asarray(self._store.places(), dtype=np.int64).reshape(-1, 4)
-        known = {info.id for info in segments}
-        if len(places) and not set(np.unique(places[:, 0]).tolist()) <= known:
-            raise IndexCorruptError(f"{self._store.path} refers to segments that it does not list.")
-        views = []
-        for info in segments:
-            _, rows, starts, counts = places[places[:, 0] == info.id].T
-            views.append(SegmentView(info, rows.copy(), starts.copy(), counts.copy()))
-        return Snapshot(generation, tuple(views))
 
     def _retrying(self, attempt: Callable[[Snapshot], _T | None]) -> _T:
         """Run against the newest snapshot; again where a writer took something away meanwhile.
@@ -538,67 +446,6 @@ class CrispIndex:
             result = attempt(self._current())
         assert result is not None
         return result
-
-    def _matching(self, where: Where) -> list[int]:
-        """Rows that a filter keeps, in insertion order."""
-        if callable(where):
-            return [record.row for record in self._store.scan() if where(dict(record.passage.metadata))]
-        expression = parse_filter(where)
-        found = self._store.rows_where(*to_sql(expression))
-        doubtful = self._store.records([row for row, has_nul in found if has_nul])
-        return [row for row, has_nul in found if not has_nul or matches(expression, doubtful[row].passage.metadata)]
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """The writer's lock, on an index that is open and, at its first write, swept."""
-        with self._lock.held():
-            self._check_open()
-            self._sweep()
-            yield
-
-    def _sweep(self) -> None:
-        """Once an opened index, under the lock: remove what an interrupted write left behind."""
-        if not self._swept:
-            self._backend.delete_all_but(info.file for info in self._store.segments())
-            self._swept = True
-
-    def _tidy(self) -> None:
-        """Merge small segments, and rewrite when most vectors are dead."""
-        snapshot = self._load_snapshot()
-        dead = snapshot.stored_vectors - snapshot.live_vectors
-        if dead >= MIN_DEAD_VECTORS and dead > snapshot.stored_vectors / 2:
-            self._merge([view.info.id for view in snapshot.views])
-            return
-        small = [view.info.id for view in snapshot.views if view.info.vectors < SMALL_SEGMENT]
-        if len(small) > MAX_SMALL_SEGMENTS:
-            self._merge(small)
-
-    def _merge(self, segments: Sequence[int]) -> None:
-        """Rewrite the live vectors of these segments into one new segment, by row; called under the lock."""
-        chosen = [view for view in self._load_snapshot().views if view.info.id in set(segments)]
-        if not chosen:
-            return
-        places = sorted(
-            (int(row), number, int(start), int(count))
-            for number, view in enumerate(chosen)
-            for row, start, count in zip(view.rows, view.starts, view.counts, strict=True)
-        )
-        maps = [self._backend.vectors(view.info) for view in chosen]
-        written = None
-        if places:
-            written = self._backend.add(maps[number][start : start + count] for _, number, start, count in places)
-        with self._store.transaction(write=True):
-            if written:
-                segment = self._store.add_segment(*written)
-                starts = starts_of([count for *_, count in places]).tolist()
-                for first in range(0, len(places), 1000):
-                    part = places[first : first + 1000]
-                    records = self._store.records([row for row, *_ in part])
-                    moved = [(records[row], segment, starts[first + i]) for i, (row, *_) in enumerate(part)]
-                    self._store.move(moved)
-            self._store.drop_segments([view.info.id for view in chosen])
-            self._store.advance()
-        self._backend.delete([view.info.file for view in chosen])
 
 
 def _load_encoder(source: str | None) -> Encoder:

@@ -109,10 +109,14 @@ class Store:
             IndexClosedError: if the store is closed.
         """
         with self._in_use:
-            if self._closed:
-                raise IndexClosedError(f"The index at {self.path.parent} is closed: open it again.")
+            self.check_open()
             with self._explaining():
                 yield
+
+    def check_open(self) -> None:
+        """Raise IndexClosedError if the store is closed."""
+        if self._closed:
+            raise IndexClosedError(f"The index at {self.path.parent} is closed: open it again.")
 
     @contextlib.contextmanager
     def _explaining(self) -> Iterator[None]:

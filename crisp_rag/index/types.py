@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 Metadata = Mapping[str, Any]
@@ -64,3 +64,26 @@ class Hit:
     metadata: dict[str, Any]
     relevance: float = 0.0
     context: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexStats:
+    """Figures about an index.  Sizes are bytes; ``bytes_vectors`` is what the segment files take."""
+
+    path: str
+    passages: int
+    vectors: int
+    vectors_per_passage: float
+    bytes_vectors: int
+    bytes_on_disk: int
+    encoder: str
+    fingerprint: str
+    dim: int
+    pooling: str
+    dtype: str
+    search: str
+    format_version: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as a dict."""
+        return asdict(self)
