@@ -89,12 +89,16 @@ def run_with_bars(
 
 
 def print_tables(outcome: Outcome, console: Console) -> None:
-    """The tables, whole also where the terminal is narrow or a pipe: a pipe has 80 columns, too few for them."""
-    made = tables(outcome.results)
-    needed = max((console.measure(table, options=console.options.update_width(1000)).maximum for table in made), default=0)
-    wide = Console(file=console.file, highlight=False, width=max(console.width, needed))
+    """The tables: one a data set where the terminal is wide enough, else quality and cost apart, and never cut."""
+    for apart in (False, True):
+        made = tables(outcome.results, apart)
+        wide = console.options.update_width(1000)
+        needed = max((console.measure(table, options=wide).maximum for table in made), default=0)
+        if needed <= console.width:
+            break
+    target = Console(file=console.file, highlight=False, width=max(console.width, needed))
     for table in made:
-        wide.print(table)
+        target.print(table)
 
 
 def _names(given: str) -> tuple[str, ...]:

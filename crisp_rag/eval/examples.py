@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from crisp_rag.eval.datasets import Dataset
-from crisp_rag.eval.explain import Match, TextVector, explain
+from crisp_rag.eval.explain import TextVector, explain
 from crisp_rag.eval.records import Record
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class ShownDocument:
 
 @dataclass(frozen=True, slots=True)
 class MatchRow:
-    """A query vector, and what it met in each of the documents shown: the words, and the share of the document's score."""
+    """A query vector, and what it met in each of the documents shown: the words, and its part of the document's score."""
 
     query: str
     met: list[tuple[str, float]]
@@ -65,6 +65,16 @@ class Example:
     documents: list[ShownDocument]
     rows: list[MatchRow] = field(default_factory=list)
     explained_by: str = ""
+
+    @property
+    def totals(self) -> list[float]:
+        """The score of each document: what its column of the rows adds up to."""
+        return [sum(row.met[column][1] for row in self.rows) for column in range(len(self.documents))]
+
+    @property
+    def highest(self) -> float:
+        """The highest score in the rows."""
+        return max((score for row in self.rows for _, score in row.met), default=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +139,8 @@ def _example(dataset: Dataset, query: str, own: Record, other: Record, owner: st
     rows = []
     if encoder is not None:
         told = [explain(encoder, dataset.queries[query], dataset.corpus[id_].encoded_text) for id_ in ids]
-        rows = [_row(matches, [sum(match.score for match in each) for each in told]) for matches in zip(*told)]
-        rows.sort(key=lambda row: -max(share for _, share in row.met))
+        rows = [MatchRow(_words(met[0].query), [(_words(each.document), each.score) for each in met]) for met in zip(*told)]
+        rows.sort(key=lambda row: -max(score for _, score in row.met))
     return Example(
         query, dataset.queries[query], own.per_query[query][METRIC], other.per_query[query][METRIC],
         documents, rows, owner,
@@ -160,13 +170,6 @@ def _shown(
         id_, document.title, text if len(text) <= EXCERPT else text[:EXCERPT].rsplit(" ", 1)[0] + " …", grade,
         grade is not None and grade >= dataset.binary_threshold, ranks.get(id_), baseline_ranks.get(id_),
     )  # fmt: skip
-
-
-def _row(matches: Sequence[Match], totals: Sequence[float]) -> MatchRow:
-    return MatchRow(
-        _words(matches[0].query),
-        [(_words(match.document), match.score / total if total else 0.0) for match, total in zip(matches, totals)],
-    )
 
 
 def _words(vector: TextVector) -> str:

@@ -67,8 +67,8 @@ def _described(encoder: Any, text: str, task: str) -> tuple[list[TextVector], np
     whole = isinstance(pooling, ClusterPooling) and pooling.text_vector > 0 and len(vectors) > 1
     parts = vectors[:-1] if whole else vectors
     spans = _token_spans(encoder, text, len(tokens))
-    members = _unit(tokens) @ _unit(parts).T
-    owners = members.argmax(axis=1)
+    # A token belongs to the vector that is nearest; where nothing is pooled, to its own, also among equal ones.
+    owners = np.arange(len(tokens)) if pooling is None else (_unit(tokens) @ _unit(parts).T).argmax(axis=1)
     described = [
         TextVector(_pieces(text, [spans[at] for at in np.flatnonzero(owners == number)] if spans else []))
         for number in range(len(parts))

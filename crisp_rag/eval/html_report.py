@@ -45,7 +45,6 @@ def render(outcome: Outcome) -> str:
     except ImportError as error:
         raise ImportError("The report needs Jinja2: pip install 'crisp-rag[eval]'") from error
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters["percent"] = lambda share: f"{100 * share:.0f} %"
     template = environment.from_string(files("crisp_rag.eval").joinpath("report.html.j2").read_text(encoding="utf-8"))
     manifest = outcome.manifest
     return template.render(

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 14, 46
-_CHARACTER, _LINE = 6.9, 14
-_GAP = 9
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 14, 46
+_CHARACTER, _LINE = 7.4, 14
+_GAP = 10
 _Box = tuple[float, float, float, float]
 
 
@@ -98,7 +98,7 @@ class _Canvas:
         parts.append(
             f'<text class="axis" x="{middle:.0f}" y="{self.height - 8}" text-anchor="middle">{escape(x_title)}</text>'
         )
-        turned = f"translate(13 {(_TOP + bottom) / 2:.0f}) rotate(-90)"
+        turned = f"translate(12 {(_TOP + bottom) / 2:.0f}) rotate(-90)"
         parts.append(f'<text class="axis" transform="{turned}" text-anchor="middle">{escape(y_title)}</text>')
         return parts
 
@@ -126,7 +126,11 @@ class _Canvas:
             places = self._places(self.x(point.cost), self.y(point.quality), width)
             left, middle = min(places, key=lambda place: self._crowding(place, width, taken))
             taken.append((left, middle - _LINE / 2, left + width, middle + _LINE / 2))
-            parts.append(f'<text class="name" x="{left:.1f}" y="{middle + 4:.1f}">{escape(point.name)}</text>')
+            # Anchored at the point's side: a name that is shorter than it was taken for still stands next to its point.
+            before = left < self.x(point.cost)
+            x, anchor = (left + width, "end") if before else (left, "start")
+            place = f'x="{x:.1f}" y="{middle + 4:.1f}" text-anchor="{anchor}"'
+            parts.append(f'<text class="name" {place}>{escape(point.name)}</text>')
         return parts
 
     def _places(self, x: float, y: float, width: float) -> list[tuple[float, float]]:

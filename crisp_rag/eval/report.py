@@ -50,19 +50,23 @@ ANSWER_COLUMNS = (
 )
 
 
-def tables(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[Table]:
+def tables(results: Mapping[str, Mapping[str, Mapping[str, Any]]], apart: bool = False) -> list[Table]:
     """One table a data set, systems as rows, the best of each column in bold; systems with readers in a table of their
     own.  ▲ and ▼ mark what is better and worse than the baseline by more than chance.
 
     Args:
         results: What :func:`crisp_rag.eval.runner.evaluate` returns, or ``results.json`` holds.  A value that is
             missing shows as a dash.
+        apart: Put quality and cost into tables of their own, which fit 120 columns.
     """
     made = []
     for name, systems in results.items():
         answers = {system: figures for system, figures in systems.items() if _reads(figures)}
         plain = {system: figures for system, figures in systems.items() if system not in answers}
-        made.append(_table(name, plain, QUALITY_COLUMNS + COST_COLUMNS))
+        if apart:
+            made += [_table(name, plain, QUALITY_COLUMNS), _table(f"{name}, cost", plain, COST_COLUMNS)]
+        else:
+            made.append(_table(name, plain, QUALITY_COLUMNS + COST_COLUMNS))
         if answers:
             made.append(_table(f"{name}, answers", answers, ANSWER_COLUMNS))
     return made

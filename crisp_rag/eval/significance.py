@@ -4,14 +4,15 @@
     holm({"crisp": 0.01, "posthoc": 0.04})                  # {"crisp": 0.02, "posthoc": 0.04}
     bootstrap_interval(values_of_a)                         # (0.66, 0.74)
 
-Resampling is SciPy's; what is ours is what it is asked.
+The bootstrap is SciPy's; the swaps are drawn as bits here, thirty times as fast as its general permutation test, which
+the tests compare it with.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -45,16 +46,28 @@ def paired_randomisation_test(
         raise InvalidInputError(f"A paired test needs the same queries twice, got {len(a)} and {len(b)} values.")
     differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     differences = differences[differences != 0]
-    if not len(differences):
-        return 1.0
-    if len(differences) == 1:  # either swap is as far from zero, and SciPy wants two values
-        return 1.0
-    stats = _scipy_stats()
-    result = stats.permutation_test(
-        (differences,), _mean, vectorized=True, permutation_type="samples", n_resamples=permutations,
-        batch=max(1, _VALUES_AT_ONCE // len(differences)), rng=np.random.default_rng(seed),
-    )  # fmt: skip
-    return float(result.pvalue)
+    exact = 2 ** len(differences) <= permutations
+    drawn = _every_swap(len(differences)) if exact else _random_swaps(len(differences), permutations, seed)
+    # Swapping pairs turns the total t into t - 2 (sum of the swapped differences).  A hair less, for rounding.
+    total = differences.sum()
+    observed = abs(total) - 1e-12 * np.abs(differences).sum()
+    extreme = sum(int((np.abs(total - 2 * (swaps @ differences)) >= observed).sum()) for swaps in drawn)
+    return extreme / 2 ** len(differences) if exact else (extreme + 1) / (permutations + 1)
+
+
+def _every_swap(pairs: int) -> Iterator[np.ndarray]:
+    """All (2 ** pairs, pairs) choices of pairs to swap, as 0 and 1."""
+    yield ((np.arange(2**pairs)[:, np.newaxis] >> np.arange(pairs)) & 1).astype(np.float64)
+
+
+def _random_swaps(pairs: int, permutations: int, seed: int) -> Iterator[np.ndarray]:
+    """So many random ones, in parts."""
+    generator = np.random.default_rng(seed)
+    at_once = max(1, _VALUES_AT_ONCE // pairs)
+    for first in range(0, permutations, at_once):
+        count = min(at_once, permutations - first)
+        bits = np.frombuffer(generator.bytes(count * (-(-pairs // 8))), dtype=np.uint8).reshape(count, -1)
+        yield np.unpackbits(bits, axis=1, count=pairs).astype(np.float64)
 
 
 def holm(p_values: Mapping[_Name, float]) -> dict[_Name, float]:
@@ -98,7 +111,8 @@ def bootstrap_interval(
     array = np.asarray(values, dtype=np.float64)
     if (array == array[0]).all():
         return float(array[0]), float(array[0])
-    stats = _scipy_stats()
+    from scipy import stats  # half a second, and not every evaluation needs it
+
     for method in ("BCa", "percentile"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a degenerate distribution, which is handled here
@@ -113,9 +127,3 @@ def bootstrap_interval(
 
 def _mean(sample: np.ndarray, axis: int = -1) -> np.ndarray:
     return sample.mean(axis=axis)
-
-
-def _scipy_stats() -> Any:
-    from scipy import stats  # half a second, and not every evaluation tests
-
-    return stats

@@ -271,7 +271,8 @@ class MultiVectorSystem:
 
 def encoder_fingerprint(encoder: Any) -> str:
     """The encoder's own, and what runs its backbone: vectors in int8 are not to the last digit those in float32."""
-    return f"{encoder.fingerprint} {getattr(encoder, 'backend', '')} {find_spec('openvino') is not None}"
+    openvino = "with" if find_spec("openvino") is not None else "without"
+    return f"{encoder.fingerprint}, backend {getattr(encoder, 'backend', 'its own')}, {openvino} openvino"
 
 
 def _load_dense(name: str | None = None) -> Any:
