@@ -40,23 +40,6 @@ def test_the_code_of_a_page_runs(
     (index if page == "langchain.md" else index.index).close()
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_the_readme_links_the_page(page: str) -> None:
-    assert f"(docs/{page})" in (DOCS.parent / "README.md").read_text(encoding="utf-8")
-
-
-def test_the_code_of_the_training_page_trains_an_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from crisp_rag.models import load_encoder
-
-    (block,) = re.findall(
-        r"^```python\n(.*?)^```", (DOCS / "training.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-    )
-    monkeypatch.chdir(tmp_path)
-    exec(compile(block, "training.md", "exec"), {})
-    assert load_encoder(tmp_path / "my-encoder").pooling == "8x32"
-    assert (tmp_path / "my-encoder" / "README.md").is_file()
-
-
 def test_the_code_of_the_evaluation_page_measures_a_collection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -80,3 +63,20 @@ def test_the_code_of_the_evaluation_page_measures_a_collection(
 
 def test_the_readme_links_the_evaluation_page() -> None:
     assert "(docs/evaluation.md)" in (DOCS.parent / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_readme_links_the_page(page: str) -> None:
+    assert f"(docs/{page})" in (DOCS.parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_code_of_the_training_page_trains_an_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from crisp_rag.models import load_encoder
+
+    (block,) = re.findall(
+        r"^```python\n(.*?)^```", (DOCS / "training.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "training.md", "exec"), {})
+    assert load_encoder(tmp_path / "my-encoder").pooling == "8x32"
+    assert (tmp_path / "my-encoder" / "README.md").is_file()
