@@ -64,7 +64,8 @@ def _described(encoder: Any, text: str, task: str) -> tuple[list[TextVector], np
     vectors = tokens
     if pooling is not None:
         vectors = pooling.pool_one(torch.from_numpy(tokens), task=task).numpy()
-    whole = isinstance(pooling, ClusterPooling) and pooling.text_vector > 0 and len(vectors) > 1
+    whole = isinstance(pooling, ClusterPooling) and len(vectors) > 1
+    whole = whole and bool(pooling.query_text_vector if task == "query" else pooling.document_text_vector)
     parts = vectors[:-1] if whole else vectors
     spans = _token_spans(encoder, text, len(tokens))
     # A token belongs to the vector that is nearest; where nothing is pooled, to its own, also among equal ones.

@@ -29,9 +29,17 @@ def test_the_words_behind_a_vector_are_those_of_the_text(default_encoder):
     matches = explain(default_encoder, QUERY, DOCUMENT)
     met = {word: match.document for match in matches for word in match.query.words}
     assert met["parcel"].words == ("parcel",)
-    assert sum(match.query.whole for match in matches) == 1
     assert all(word.strip("…") in QUERY for match in matches for word in match.query.words)
     assert all(word.strip("…") in DOCUMENT for match in matches for word in match.document.words)
+
+
+def test_the_vectors_that_stand_for_whole_texts_say_so(default_encoder):
+    encoder = default_encoder.with_pooling("8x32", query_text_vector=2.0, document_text_vector=True)
+    matches = explain(encoder, QUERY, DOCUMENT)
+    assert [match.query.whole for match in matches] == [False] * (len(matches) - 1) + [True]
+    assert matches[-1].document.whole
+    without = default_encoder.with_pooling("8x32", query_text_vector=0.0, document_text_vector=False)
+    assert not any(match.query.whole or match.document.whole for match in explain(without, QUERY, DOCUMENT))
 
 
 def test_every_token_stands_behind_one_vector(words):
