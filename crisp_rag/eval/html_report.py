@@ -6,13 +6,13 @@ write_report(outcome, "out/report.html")
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crisp_rag.eval.comparisons import SIGNIFICANT, mark, split_name
-from crisp_rag.eval.examples import differences
+from crisp_rag.eval.examples import Difference, differences
 from crisp_rag.eval.metrics import METRICS
 from crisp_rag.eval.plots import Point, svg
 from crisp_rag.eval.records import write_atomically
@@ -47,8 +47,9 @@ def render(outcome: Outcome) -> str:
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(files("crisp_rag.eval").joinpath("report.html.j2").read_text(encoding="utf-8"))
     manifest = outcome.manifest
+    found = differences(outcome)
     return template.render(
-        sections=[_section(outcome, name) for name in outcome.datasets],
+        sections=[_section(outcome, name, [each for each in found if each.dataset == name]) for name in outcome.datasets],
         baseline=outcome.suite.baseline_name,
         several=len(outcome.systems) > 1,
         level=SIGNIFICANT,
@@ -58,7 +59,7 @@ def render(outcome: Outcome) -> str:
     )
 
 
-def _section(outcome: Outcome, name: str) -> dict[str, Any]:
+def _section(outcome: Outcome, name: str, found: Sequence[Difference]) -> dict[str, Any]:
     dataset = outcome.datasets[name]
     results = outcome.results[name]
     readers = outcome.suite.readers
@@ -79,7 +80,7 @@ def _section(outcome: Outcome, name: str) -> dict[str, Any]:
         "plots": [plot for key, x_title, title in _PLOTS if (plot := _plot(plain, key, x_title, title, outcome))],
         "answer_columns": [column.title for column in ANSWER_COLUMNS],
         "answer_rows": [_answer_row(system, figures) for system, figures in answers.items()],
-        "differences": [each for each in differences(outcome) if each.dataset == name],
+        "differences": found,
     }
 
 

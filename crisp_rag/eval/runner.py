@@ -113,8 +113,8 @@ def evaluate(
           can be searched, encoding included;
         - ``search_ms_p50``, ``search_ms_p90`` and ``search_ms_p99``, milliseconds a query: the first 100 queries (or all,
           if fewer) searched one at a time with this ``k``, the encoding of the query included, after one that is not timed;
-        - ``peak_memory_mb`` and ``added_memory_mb`` while it indexed and searched, see
-          :class:`crisp_rag.eval.costs.MemoryWatch`; ``queries``, their number;
+        - ``peak_memory_mb`` of the process while it indexed and searched, and ``added_memory_mb`` above what it was with
+          the model loaded, see :class:`crisp_rag.eval.costs.MemoryWatch`; ``queries``, their number;
         - ``intervals`` and ``versus``, see :mod:`crisp_rag.eval.comparisons`.
 
         A system with a reader is there as ``system+reader``, with the figures of
@@ -261,6 +261,8 @@ class _Run:
 
 def _measure(system: System, dataset: Dataset, suite: Suite, tell: Callable[[str, int, int], None]) -> Record:
     ids, texts = dataset.texts()
+    if hasattr(system, "fingerprint"):
+        system.fingerprint()  # loads the model, which is no cost of this data set
     with MemoryWatch() as memory:
         cost = system.index(ids, texts, lambda done, of: tell("indexed", done, of))
         run = _search(system, dataset.queries, suite.k, lambda done, of: tell("searched", done, of))

@@ -150,13 +150,16 @@ class DenseSystem:
         self.cache = EncodingCache(None)
         self._load = load or _load_dense
         self._model: Any = None
+        self._fingerprint = ""
         self._index: Any = None
         self._ids: list[str] = []
 
     def fingerprint(self) -> str:
         from crisp_rag.models.encoder import _fingerprint
 
-        return _fingerprint(self._loaded())
+        if not self._fingerprint:
+            self._fingerprint = _fingerprint(self._loaded())
+        return self._fingerprint
 
     def index(self, ids: Sequence[str], texts: Sequence[str], on_progress: Progress | None = None) -> IndexCost:
         import faiss

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from crisp_rag.cli import app
 from crisp_rag.errors import DatasetError, InvalidInputError
-from crisp_rag.eval import Tolerances, evaluate, read_results, regressions
+from crisp_rag.eval import DatasetSpec, Suite, Tolerances, evaluate, read_results, regressions
+from crisp_rag.eval.console import run_with_bars
 
 BEFORE = {
     "shop": {
@@ -106,6 +109,18 @@ def test_the_command_measures_a_suite_and_says_where_the_report_is(make_folder, 
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["shop"]["bm25"]["versus"]["baseline"] == "words"
     assert list((tmp_path / "out" / "encodings").rglob("*.npz"))
+
+
+def test_on_a_terminal_there_are_bars_and_elsewhere_lines(make_folder, make_orderly, tmp_path):
+    def printed(terminal: bool) -> str:
+        console = Console(file=io.StringIO(), force_terminal=terminal, width=100)
+        suite = Suite((DatasetSpec(folder),), (make_orderly(),))
+        run_with_bars(suite, tmp_path / "out", None, False, [], console)
+        return console.file.getvalue()  # type: ignore[attr-defined]
+
+    folder = make_folder()
+    assert "━" in printed(True) and "orderly: searched" in printed(True)
+    assert printed(False).splitlines() == ["shop, orderly: searched 3 of 3 queries", "shop, orderly: nDCG@10 0.6872"]
 
 
 def test_a_failure_of_a_system_is_exit_code_1_after_the_others(make_folder, words, tmp_path, monkeypatch):
