@@ -1,8 +1,8 @@
 """The ``crisp-rag`` command: index files, search them, ask them questions, measure retrievers.
 
 Exit codes: 0 done; 1 an error, in one sentence on stderr; 2 a wrong call; 3 ``ask`` found no answer; 4 ``index
---strict`` skipped files; 5 ``verify`` found damage.  Results go to stdout, everything else to stderr; ``--json``
-makes the results JSON.
+--strict`` skipped files; 5 ``verify`` found damage; 6 ``eval --compare`` found a figure that fell.  Results go to
+stdout, everything else to stderr; ``--json`` makes the results JSON.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ WhereOption = Annotated[
 NO_ANSWER = 3
 SKIPPED = 4
 DAMAGED = 5
+FELL = 6
 
 
 @app.command("index")
@@ -173,32 +174,78 @@ def calibrate(
 
 @app.command("eval")
 def eval_command(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="BEIR folders.", show_default=False)],
-    systems: Annotated[str, typer.Option(help="Comma-separated: bm25, dense, colbert, posthoc, crisp.")] = (
-        "bm25,dense,colbert,posthoc,crisp"
-    ),
-    output: Annotated[Path, typer.Option("--out", help="Folder for results.json and the run files.")] = Path("out"),
+    sources: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="DIR...|SUITE.yaml", help="BEIR folders, or a suite file.", show_default=False),
+    ] = None,
+    systems: Annotated[
+        str | None,
+        typer.Option(
+            help="With commas: bm25, dense, colbert, posthoc, crisp, hybrid, crisp@8x16, crisp:PATH, dense:NAME, "
+            "multi:NAME. The first five if not given.",
+            show_default=False,
+        ),
+    ] = None,
+    readers: Annotated[str | None, typer.Option(help="With commas: extractive, ...; each answers from each system.")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="What the others are tested against; the first system if not given.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--out", help="Folder for results, runs and the report.")] = Path("out"),
+    cache: Annotated[Path | None, typer.Option(help="Folder of encodings; OUT/encodings if not given.")] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep no encodings.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Take over what OUT holds already.")] = False,
     limit_queries: Annotated[int | None, typer.Option(help="Only the first N queries of each set.")] = None,
-    split: Annotated[str, typer.Option(help="Which qrels: qrels/SPLIT.tsv.")] = "test",
+    split: Annotated[str | None, typer.Option(help="Which qrels, qrels/SPLIT.tsv; test if not given.")] = None,
+    seed: Annotated[int | None, typer.Option(help="For resampling; 0 if not given.")] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(help="Two results.json, before and after; exit 6 if a figure fell.", show_default=False),
+    ] = None,
+    tolerance: Annotated[float, typer.Option(help="--compare: how far a metric may fall.")] = 0.005,
+    slower: Annotated[float | None, typer.Option(help="--compare: share by which times may grow; not looked at.")] = None,
+    larger: Annotated[float | None, typer.Option(help="--compare: share by which sizes may grow; not looked at.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure retrievers on BEIR folders."""
-    from crisp_rag.eval.report import tables
-    from crisp_rag.eval.runner import evaluate
+    """Measure retrievers and readers on BEIR folders, or compare two measurements."""
+    if compare is not None:
+        _compare(*compare, tolerance=tolerance, slower=slower, larger=larger, as_json=as_json)
+        return
+    from crisp_rag.eval.console import print_tables, run_with_bars, suite_of
 
     with _errors():
-        names = [name.strip() for name in systems.split(",") if name.strip()]
-        results = evaluate(
-            folders, names, out=output, limit_queries=limit_queries, split=split,
-            on_progress=lambda message: err.print(f"[dim]{escape(str(message))}[/]"),
+        suite = suite_of(
+            sources or [], systems=systems, readers=readers, split=split, limit_queries=limit_queries,
+            baseline=baseline, seed=seed,
         )  # fmt: skip
+        encodings = None if no_cache else cache or output / "encodings"
+        outcome = run_with_bars(suite, output, encodings, resume, ["crisp-rag", *sys.argv[1:]], err)
         if as_json:
-            _print_json(results)
-            return
-        wide = Console(highlight=False, width=max(out.width, 120))  # a pipe has 80 columns, too few for the table
-        for table in tables(results):
-            wide.print(table)
-        err.print(f"Written to {escape(str(output / 'results.json'))}.")
+            _print_json(outcome.results)
+        else:
+            print_tables(outcome, out)
+            err.print(f"Written to {escape(str(output / 'results.json'))} and {escape(str(output / 'report.html'))}.")
+    for (dataset, system), error in outcome.failures.items():
+        err.print(f"[red]error:[/] {escape(f'{dataset}, {system}: {error}')}")
+    if outcome.failures:
+        raise typer.Exit(1)
+
+
+def _compare(
+    before: Path, after: Path, *, tolerance: float, slower: float | None, larger: float | None, as_json: bool
+) -> None:
+    from crisp_rag.eval.regression import Tolerances, read_results, regressions
+
+    with _errors():
+        fallen = regressions(read_results(before), read_results(after), Tolerances(tolerance, slower, larger))
+    if as_json:
+        _print_json([asdict(each) for each in fallen])
+    else:
+        for each in fallen:
+            out.print(escape(str(each)))
+        if not fallen:
+            out.print("Nothing fell.")
+    if fallen:
+        raise typer.Exit(FELL)
 
 
 @app.command("train")

@@ -40,6 +40,31 @@ def test_the_code_of_a_page_runs(
     (index if page == "langchain.md" else index.index).close()
 
 
+def test_the_code_of_the_evaluation_page_measures_a_collection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("langchain_core")
+    page = (DOCS / "evaluation.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 4
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "evaluation"}
+    for number, block in enumerate(blocks, 1):
+        exec(compile(block, f"evaluation.md, block {number}", "exec", dont_inherit=True), names)
+    assert "nDCG@10" in capsys.readouterr().out
+    assert names["results"]["shop"]["words"]["Success@1"] == 1.0
+    assert (tmp_path / "out" / "report.html").is_file()
+    (suite,) = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    (tmp_path / "suite.yaml").write_text(suite)
+    from crisp_rag.eval import load_suite
+
+    assert load_suite(tmp_path / "suite.yaml").baseline == "dense"
+
+
+def test_the_readme_links_the_evaluation_page() -> None:
+    assert "(docs/evaluation.md)" in (DOCS.parent / "README.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("page", [*PAGES, "answering.md"])
 def test_the_readme_links_the_page(page: str) -> None:
     assert f"(docs/{page})" in (DOCS.parent / "README.md").read_text(encoding="utf-8")

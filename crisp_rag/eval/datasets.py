@@ -1,7 +1,9 @@
 """Reads a test collection in BEIR's form, and refuses one that would be measured wrongly.
 
 A folder holds ``corpus.jsonl`` (``_id``, ``title``, ``text``), ``queries.jsonl`` (``_id``, ``text``, sometimes
-``answers``) and ``qrels/<split>.tsv`` (a header, then query id, document id and grade, with tabs between).
+``answers``) and ``qrels/<split>.tsv`` (a header, then query id, document id and grade, with tabs between).  Where there
+is ``qrels/unanswerable.tsv``, its queries are those that no document answers: a reader should decline them, and no
+retriever is measured on them.
 
     dataset = load_beir("data/scifact", split="test")
 """
@@ -19,6 +21,7 @@ from crisp_rag.errors import DatasetError, InvalidInputError
 
 _WHOLE_NUMBER = re.compile(r"[+-]?\d+")
 TREC_HIGHEST_GRADE = 3
+UNANSWERABLE = "unanswerable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ class Dataset:
         answers: Reference answers of the queries that have them.
         binary_threshold: The least grade that counts as relevant in metrics that know only yes and no: 1, and 2
             where the split's highest grade is 3, which is TREC's scale: there 1 means "on the topic, no answer".
+        unanswerable: Queries by id that no document answers; none of the queries above.
     """
 
     name: str
@@ -54,6 +58,7 @@ class Dataset:
     qrels: dict[str, dict[str, int]]
     answers: dict[str, list[str]] = field(default_factory=dict)
     binary_threshold: int = 1
+    unanswerable: dict[str, str] = field(default_factory=dict)
 
     def texts(self) -> tuple[list[str], list[str]]:
         """Ids and encoded texts of the documents that have words; no system can find the others."""
@@ -68,7 +73,8 @@ def load_beir(folder: str | Path, split: str = "test", limit_queries: int | None
     Args:
         folder: Where it lies.
         split: Which ``qrels/<split>.tsv``; the queries are those that it judges.
-        limit_queries: Take the first so many of them in the order of ``queries.jsonl``; None for all.
+        limit_queries: Take the first so many of them in the order of ``queries.jsonl``, and as many unanswerable
+            ones; None for all.
 
     Raises:
         DatasetError: naming the file and the line, if a file is missing or malformed, an id is given twice, or the
@@ -87,6 +93,9 @@ def load_beir(folder: str | Path, split: str = "test", limit_queries: int | None
     for id_ in chosen:
         if not queries[id_].strip():
             raise DatasetError(f"{folder / 'queries.jsonl'}, line {lines[id_]}: the query {id_!r} has no words.")
+    declined = folder / "qrels" / f"{UNANSWERABLE}.tsv"
+    hopeless = _read_qrels(declined, corpus, queries) if declined.is_file() and split != UNANSWERABLE else {}
+    unanswerable = [id_ for id_ in queries if id_ in hopeless and id_ not in qrels and queries[id_].strip()][:limit_queries]
     highest = max(grade for judged in qrels.values() for grade in judged.values())
     return Dataset(
         name=folder.resolve().name,
@@ -95,6 +104,7 @@ def load_beir(folder: str | Path, split: str = "test", limit_queries: int | None
         qrels={id_: qrels[id_] for id_ in chosen},
         answers={id_: answers[id_] for id_ in chosen if id_ in answers},
         binary_threshold=2 if highest == TREC_HIGHEST_GRADE else 1,
+        unanswerable={id_: queries[id_] for id_ in unanswerable},
     )
 
 

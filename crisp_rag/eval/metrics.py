@@ -2,9 +2,10 @@
 
     score({"q1": [("d3", 12.1), ("d7", 9.8)]}, {"q1": {"d7": 1}})     # {"nDCG@10": 0.63, ...}
 
-nDCG@10 uses the grades as linear gains, its ideal ranking cut at 10 as well.  R@10, R@100 (the share of a query's
-relevant documents among the first 10 or 100) and RR@10 (one over the rank of the first relevant one) know only yes
-and no: relevant is what has at least ``binary_threshold``.  Every judged query counts: one without results scores 0.
+nDCG@10 uses the grades as linear gains, its ideal ranking cut at 10 as well.  R@5, R@10, R@100 (the share of a query's
+relevant documents among the first so many), RR@10 (one over the rank of the first relevant one; its mean is MRR@10) and
+Success@1 (whether the first one is relevant) know only yes and no: relevant is what has at least ``binary_threshold``.
+Every judged query counts: one without results scores 0.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-METRICS = ("nDCG@10", "R@10", "R@100", "RR@10")
+METRICS = ("nDCG@10", "R@5", "R@10", "R@100", "RR@10", "Success@1")
 Ranking = Sequence[tuple[str, float]]
 
 
@@ -23,7 +24,7 @@ def score(run: Mapping[str, Ranking], qrels: Mapping[str, Mapping[str, int]], bi
         run: (document id, score) pairs by query id, best first.  Their order counts and not the score, because
             trec_eval would break ties by document id, in an order that no user ever sees.
         qrels: The grade of each judged document by query id.
-        binary_threshold: The least grade that counts as relevant in R and RR.
+        binary_threshold: The least grade that counts as relevant in R, RR and Success.
 
     Returns:
         Values in [0, 1] by the names in :data:`METRICS`.
@@ -31,7 +32,11 @@ def score(run: Mapping[str, Ranking], qrels: Mapping[str, Mapping[str, int]], bi
     Raises:
         ImportError: if ir-measures is missing; the message names the line that installs it.
     """
-    values = score_queries(run, qrels, binary_threshold)
+    return means(score_queries(run, qrels, binary_threshold))
+
+
+def means(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """What :func:`score` gives, from what :func:`score_queries` gave."""
     return {name: sum(each[name] for each in values.values()) / max(1, len(values)) for name in METRICS}
 
 
@@ -43,9 +48,11 @@ def score_queries(
     binary = {"rel": binary_threshold}
     wanted = {
         "nDCG@10": measures.nDCG @ 10,
+        "R@5": measures.R(**binary) @ 5,
         "R@10": measures.R(**binary) @ 10,
         "R@100": measures.R(**binary) @ 100,
         "RR@10": measures.RR(**binary) @ 10,
+        "Success@1": measures.Success(**binary) @ 1,
     }
     ranked = {
         query: {document: float(-rank) for rank, (document, _) in enumerate(drop_own_id(query, run.get(query, ())))}

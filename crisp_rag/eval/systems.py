@@ -1,15 +1,21 @@
 """The retrievers that an evaluation compares, all behind one small protocol.
 
-=========  =======================================================================================================
-bm25       Words: bm25s with k1 0.9 and b 0.4 (Anserini's settings), English stop words, Snowball stems.
-dense      One vector a document: the same MiniLM as its makers use it, mean-pooled, inner product in FAISS.
-colbert    All token vectors of that MiniLM, nothing pooled: the quality and the size that CRISP starts from.
-posthoc    Those token vectors clustered after the fact, 8 a query and 32 a document: no training for it.
-crisp      The default encoder, which is what a user gets; ``crisp:PATH`` measures the encoder saved at PATH.
-=========  =======================================================================================================
+===============  =================================================================================================
+bm25             Words: bm25s with k1 0.9 and b 0.4 (Anserini's settings), English stop words, Snowball stems.
+dense            One vector a document: the same MiniLM as its makers use it, mean-pooled, inner product in FAISS.
+colbert          All token vectors of that MiniLM, nothing pooled: the quality and the size that CRISP starts from.
+posthoc          Those token vectors clustered after the fact, 8 a query and 32 a document: no training for it.
+crisp            The default encoder, which is what a user gets.
+hybrid           bm25 and crisp, their rankings fused (:mod:`crisp_rag.eval.fusion`).
+crisp@8x16       Another budget; so too ``posthoc@4x8`` and ``hybrid@8x16``.
+crisp:PATH       The encoder saved at PATH; ``crisp:PATH@8x16`` at another budget.
+dense:NAME       Any one-vector model that sentence-transformers loads, by name or path.
+multi:NAME       Any multi-vector model that sentence-transformers loads, by name or path.
+===============  =================================================================================================
 
-The last three go through :class:`crisp_rag.index.crisp_index.CrispIndex`, so what is measured is what users run.
-Own systems: add a factory to :data:`SYSTEMS`.
+Those of many vectors go through :class:`crisp_rag.index.crisp_index.CrispIndex`, so what is measured is what users run.
+Own systems: add a factory to :data:`SYSTEMS`, or pass an object; :mod:`crisp_rag.eval.frameworks` makes one of any
+LangChain or LlamaIndex retriever.
 """
 
 from __future__ import annotations
@@ -19,12 +25,14 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from crisp_rag.errors import InvalidInputError
+from crisp_rag.errors import EncoderError, InvalidInputError
+from crisp_rag.eval.encodings import EncodingCache
 
 if TYPE_CHECKING:
     from crisp_rag.index.crisp_index import CrispIndex
@@ -39,18 +47,26 @@ class IndexCost:
     """What an index took.
 
     Args:
-        vectors: Vectors stored; 0 for a system of words.
-        bytes: Bytes of the structures that are searched: vectors, or postings; not the texts.
+        vectors: Vectors stored; 0 for a system of words, None where nobody knows.
+        bytes: Bytes of the structures that are searched: vectors, or postings; not the texts.  None where nobody knows.
         encode_seconds: Wall clock from texts to vectors (for bm25: to postings), models loaded already, nothing stored.
+            Of vectors that were read from a cache: what it was when they were made.
+        build_seconds: Wall clock from vectors to an index that can be searched.
     """
 
-    vectors: int
-    bytes: int
+    vectors: int | None
+    bytes: int | None
     encode_seconds: float
+    build_seconds: float = 0.0
 
 
 class System(Protocol):
-    """A retriever to measure: :meth:`index` once a data set, any number of searches, then :meth:`close`."""
+    """A retriever to measure: :meth:`index` once a data set, any number of searches, then :meth:`close`.
+
+    It may have more, which is used where it is there: ``cache``, an :class:`EncodingCache` that is set before indexing;
+    ``fingerprint()``, equal for systems that give equal results, without which the name stands for the system when a
+    run goes on; ``encoder()``, the multi-vector encoder that explains its scores and serves readers.
+    """
 
     name: str
 
@@ -80,6 +96,9 @@ class BM25System:
         self._stemmer = Stemmer.Stemmer("english")
         self._retriever: Any = None
         self._ids: list[str] = []
+
+    def fingerprint(self) -> str:
+        return f"bm25s {self._bm25s.__version__}, k1 0.9, b 0.4, English"
 
     def index(self, ids: Sequence[str], texts: Sequence[str], on_progress: Progress | None = None) -> IndexCost:
         self.close()
@@ -118,40 +137,56 @@ class BM25System:
 
 
 class DenseSystem:
-    """One-vector baseline: all-MiniLM-L6-v2 as published, unit vectors in float32, exact search in FAISS."""
+    """One-vector baseline, exact search in FAISS: all-MiniLM-L6-v2 as published, or any other.
 
-    name = "dense"
+    Args:
+        name: How the results call it.
+        load: Makes the SentenceTransformer; called once, when it is first needed.  A model whose similarity is the dot
+            product is searched by it, every other one by cosine.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "dense", load: Callable[[], Any] | None = None) -> None:
+        self.name = name
+        self.cache = EncodingCache(None)
+        self._load = load or _load_dense
         self._model: Any = None
+        self._fingerprint = ""
         self._index: Any = None
         self._ids: list[str] = []
+
+    def fingerprint(self) -> str:
+        from crisp_rag.models.encoder import _fingerprint
+
+        if not self._fingerprint:
+            self._fingerprint = _fingerprint(self._loaded())
+        return self._fingerprint
 
     def index(self, ids: Sequence[str], texts: Sequence[str], on_progress: Progress | None = None) -> IndexCost:
         import faiss
 
         self.close()
-        if self._model is None:
-            self._model = _load_dense()
-        seconds = 0.0
+        fingerprint = self.fingerprint()
+        seconds = build_seconds = 0.0
         for first in range(0, len(texts), BATCH):
-            part = list(texts[first : first + BATCH])
+            part = texts[first : first + BATCH]
+            encoded = self.cache.encode(fingerprint, part, self._encode_documents, np.float32)
+            seconds += encoded.seconds
             started = time.perf_counter()
-            vectors = self._encode(part)
-            seconds += time.perf_counter() - started
+            vectors = np.concatenate(encoded.vectors)
             if self._index is None:
                 self._index = faiss.IndexFlatIP(vectors.shape[1])
             self._index.add(vectors)
+            build_seconds += time.perf_counter() - started
             if on_progress:
                 on_progress(first + len(part), len(texts))
         self._ids = list(ids)
         size = self._index.ntotal * self._index.d * 4 if self._index is not None else 0
-        return IndexCost(vectors=len(self._ids), bytes=size, encode_seconds=seconds)
+        return IndexCost(len(self._ids), size, seconds, build_seconds)
 
     def search(self, queries: Sequence[str], k: int) -> list[list[tuple[str, float]]]:
         if self._index is None or not queries:
             return [[] for _ in queries]
-        scores, rows = self._index.search(self._encode(list(queries)), min(k, len(self._ids)))
+        scores, rows = self._index.search(self._encode_queries(list(queries)), min(k, len(self._ids)))
         return [
             [(self._ids[row], value) for row, value in zip(found.tolist(), values.tolist())]
             for found, values in zip(rows, scores)
@@ -160,10 +195,22 @@ class DenseSystem:
     def close(self) -> None:
         self._index, self._ids = None, []
 
-    def _encode(self, texts: list[str]) -> np.ndarray:
-        """(len(texts), 384) float32, unit length."""
-        vectors = self._model.encode(texts, normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True)
+    def _encode_documents(self, texts: list[str]) -> np.ndarray:
+        return self._encode(self._loaded().encode_document, texts)
+
+    def _encode_queries(self, texts: list[str]) -> np.ndarray:
+        return self._encode(self._loaded().encode_query, texts)
+
+    def _encode(self, encode: Callable[..., Any], texts: list[str]) -> np.ndarray:
+        """(len(texts), dim) float32, of unit length unless the model's similarity is the dot product."""
+        unit = self._loaded().similarity_fn_name != "dot"
+        vectors = encode(texts, normalize_embeddings=unit, show_progress_bar=False, convert_to_numpy=True)
         return np.ascontiguousarray(vectors, dtype=np.float32)
+
+    def _loaded(self) -> Any:
+        if self._model is None:
+            self._model = self._load()
+        return self._model
 
 
 class MultiVectorSystem:
@@ -176,32 +223,41 @@ class MultiVectorSystem:
 
     def __init__(self, name: str, load: Callable[[], CrispEncoder]) -> None:
         self.name = name
+        self.cache = EncodingCache(None)
         self._load = load
         self._encoder: CrispEncoder | None = None
         self._folder: Path | None = None
         self._index: CrispIndex | None = None
+
+    def encoder(self) -> CrispEncoder:
+        if self._encoder is None:
+            self._encoder = self._load()
+        return self._encoder
+
+    def fingerprint(self) -> str:
+        return encoder_fingerprint(self.encoder())
 
     def index(self, ids: Sequence[str], texts: Sequence[str], on_progress: Progress | None = None) -> IndexCost:
         from crisp_rag.index.crisp_index import CrispIndex
         from crisp_rag.index.types import Passage
 
         self.close()
-        if self._encoder is None:
-            self._encoder = self._load()
+        encoder, fingerprint = self.encoder(), self.fingerprint()
         self._folder = Path(tempfile.mkdtemp(prefix="crisp-rag-eval-"))
-        self._index = CrispIndex.create(self._folder / "index", self._encoder)
-        seconds = 0.0
+        self._index = CrispIndex.create(self._folder / "index", encoder)
+        seconds = build_seconds = 0.0
         for first in range(0, len(texts), BATCH):
             part = list(texts[first : first + BATCH])
             passages = [Passage(id_, text) for id_, text in zip(ids[first : first + BATCH], part)]
+            encoded = self.cache.encode(fingerprint, part, encoder.encode_document)
+            seconds += encoded.seconds
             started = time.perf_counter()
-            vectors = self._encoder.encode_document(part)
-            seconds += time.perf_counter() - started
-            self._index.add(passages, vectors=vectors)
+            self._index.add(passages, vectors=encoded.vectors)
+            build_seconds += time.perf_counter() - started
             if on_progress:
                 on_progress(first + len(part), len(texts))
         stats = self._index.stats()
-        return IndexCost(vectors=stats.vectors, bytes=stats.bytes_vectors, encode_seconds=seconds)
+        return IndexCost(stats.vectors, stats.bytes_vectors, seconds, build_seconds)
 
     def search(self, queries: Sequence[str], k: int) -> list[list[tuple[str, float]]]:
         if self._index is None:
@@ -216,13 +272,22 @@ class MultiVectorSystem:
         self._index, self._folder = None, None
 
 
-def _load_dense() -> Any:
+def encoder_fingerprint(encoder: Any) -> str:
+    """The encoder's own, and what runs its backbone: vectors in int8 are not to the last digit those in float32."""
+    openvino = "with" if find_spec("openvino") is not None else "without"
+    return f"{encoder.fingerprint}, backend {getattr(encoder, 'backend', 'its own')}, {openvino} openvino"
+
+
+def _load_dense(name: str | None = None) -> Any:
     from sentence_transformers import SentenceTransformer
 
     from crisp_rag.models.encoder import _quiet_loading, default_backbone
 
-    with _quiet_loading():
-        return SentenceTransformer(str(default_backbone()))
+    try:
+        with _quiet_loading():
+            return SentenceTransformer(name or str(default_backbone()))
+    except (OSError, ValueError, KeyError) as error:
+        raise EncoderError(f"The one-vector model {name!r} cannot be loaded: {error}") from error
 
 
 def _colbert() -> CrispEncoder:
@@ -231,16 +296,22 @@ def _colbert() -> CrispEncoder:
     return build_encoder(pooling="none")
 
 
-def _posthoc() -> CrispEncoder:
+def _posthoc(budget: str = "8x32") -> CrispEncoder:
     from crisp_rag.models import build_encoder
 
-    return build_encoder(pooling="8x32", query_centroid="unit")
+    return build_encoder(pooling=budget, query_centroid="unit")
 
 
-def _crisp(path: str | None = None) -> CrispEncoder:
+def _crisp(path: str | None = None, budget: str | None = None) -> CrispEncoder:
     from crisp_rag.models import load_encoder
 
-    return load_encoder(path)
+    return load_encoder(path, budget=budget)
+
+
+def _hybrid(name: str = "hybrid", budget: str | None = None) -> System:
+    from crisp_rag.eval.fusion import FusedSystem
+
+    return FusedSystem(name, [BM25System(), MultiVectorSystem("crisp", lambda: _crisp(budget=budget))])
 
 
 SYSTEMS: dict[str, Callable[[], System]] = {
@@ -249,6 +320,17 @@ SYSTEMS: dict[str, Callable[[], System]] = {
     "colbert": lambda: MultiVectorSystem("colbert", _colbert),
     "posthoc": lambda: MultiVectorSystem("posthoc", _posthoc),
     "crisp": lambda: MultiVectorSystem("crisp", _crisp),
+    "hybrid": _hybrid,
+}
+_AT_BUDGETS: dict[str, Callable[[str, str], System]] = {
+    "posthoc": lambda name, budget: MultiVectorSystem(name, lambda: _posthoc(budget)),
+    "crisp": lambda name, budget: MultiVectorSystem(name, lambda: _crisp(budget=budget)),
+    "hybrid": _hybrid,
+}
+_OF_MODELS: dict[str, Callable[[str, str], System]] = {
+    "crisp": lambda name, model: MultiVectorSystem(name, lambda: _crisp(model)),
+    "multi": lambda name, model: MultiVectorSystem(name, lambda: _crisp(model)),
+    "dense": lambda name, model: DenseSystem(name, lambda: _load_dense(model)),
 }
 
 
@@ -261,7 +343,23 @@ def create_system(name: str) -> System:
     """
     if name in SYSTEMS:
         return SYSTEMS[name]()
-    kind, _, path = name.partition(":")
-    if kind == "crisp" and path:
-        return MultiVectorSystem(name, lambda: _crisp(path))
-    raise InvalidInputError(f"Unknown system {name!r}: use {', '.join(SYSTEMS)}, or crisp:PATH for a saved encoder.")
+    kind, _, model = name.partition(":")
+    if kind in _OF_MODELS and model:
+        return _OF_MODELS[kind](name, model)
+    kind, _, budget = name.partition("@")
+    if kind in _AT_BUDGETS and budget:
+        _check_budget(name, budget)
+        return _AT_BUDGETS[kind](name, budget)
+    raise InvalidInputError(
+        f"Unknown system {name!r}: use {', '.join(SYSTEMS)}, or crisp:PATH for a saved encoder, crisp@8x16 (posthoc@, "
+        "hybrid@) for another budget, dense:NAME and multi:NAME for a sentence-transformers model."
+    )
+
+
+def _check_budget(name: str, budget: str) -> None:
+    from crisp_rag.models.pooling import parse_pooling
+
+    try:
+        parse_pooling(budget)
+    except ValueError as error:
+        raise InvalidInputError(f"The system {name!r} has no such budget. {error}") from error

@@ -140,3 +140,13 @@ def test_an_empty_corpus_and_empty_judgements_are_refused(make_folder):
 def test_a_limit_below_one_is_refused(make_folder):
     with pytest.raises(InvalidInputError, match="at least 1, got 0"):
         load_beir(make_folder(), limit_queries=0)
+
+
+def test_unanswerable_queries_are_none_of_those_that_are_measured(make_folder):
+    queries = {"q1": "refund", "u1": "owner", "u2": "colour", "both": "closed"}
+    qrels, hopeless = {"q1": {"d1": 1}, "both": {"d4": 1}}, {"u2": {"d1": 1}, "u1": {"d1": 1}, "both": {"d4": 1}}
+    folder = make_folder(queries=queries, qrels=qrels, unanswerable=hopeless)
+    dataset = load_beir(folder)
+    assert list(dataset.queries) == ["q1", "both"] and dataset.unanswerable == {"u1": "owner", "u2": "colour"}
+    assert list(load_beir(folder, limit_queries=1).unanswerable) == ["u1"]
+    assert load_beir(folder, split="unanswerable").unanswerable == {}

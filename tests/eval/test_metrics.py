@@ -4,8 +4,11 @@ import math
 import sys
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from crisp_rag.eval import METRICS, score
+from crisp_rag.eval.metrics import score_queries
 
 
 def ranking(*ids: str) -> list[tuple[str, float]]:
@@ -77,3 +80,48 @@ def test_a_missing_ir_measures_names_the_line_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ir_measures", None)
     with pytest.raises(ImportError, match=r"pip install 'crisp-rag\[eval\]'"):
         score({}, {"q": {"a": 1}})
+
+
+DOCUMENTS = [f"d{i}" for i in range(30)]
+RANKED = st.lists(st.sampled_from(DOCUMENTS), max_size=25, unique=True)
+JUDGED = st.dictionaries(st.sampled_from(DOCUMENTS), st.integers(0, 3), min_size=1, max_size=12)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(RANKED, JUDGED), min_size=1, max_size=4), st.sampled_from([1, 2]))
+def test_every_value_agrees_with_trec_eval_to_four_digits(queries, threshold):
+    import pytrec_eval
+
+    run = {f"q{i}": ranking(*ids) for i, (ids, _) in enumerate(queries)}
+    qrels = {f"q{i}": judged for i, (_, judged) in enumerate(queries)}
+    scored = {query: {id_: -float(rank) for rank, (id_, _) in enumerate(hits)} for query, hits in run.items() if hits}
+    first_ten = {query: dict(list(hits.items())[:10]) for query, hits in scored.items()}
+    graded = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut.10"}).evaluate(scored)
+    wanted = {"recall.5,10,100", "success.1"}
+    binary = pytrec_eval.RelevanceEvaluator(qrels, wanted, relevance_level=threshold).evaluate(scored)
+    reciprocal = pytrec_eval.RelevanceEvaluator(qrels, {"recip_rank"}, relevance_level=threshold).evaluate(first_ten)
+    values = score_queries(run, qrels, threshold)
+    for query in qrels:
+        own = values[query]
+        if query not in scored:
+            assert set(own.values()) == {0.0}
+            continue
+        theirs = binary[query]
+        assert own == pytest.approx(
+            {
+                "nDCG@10": graded[query]["ndcg_cut_10"],
+                "R@5": theirs["recall_5"],
+                "R@10": theirs["recall_10"],
+                "R@100": theirs["recall_100"],
+                "RR@10": reciprocal[query]["recip_rank"],
+                "Success@1": theirs["success_1"],
+            },
+            abs=5e-5,
+        )
+    means = score(run, qrels, threshold)
+    assert means == pytest.approx({name: sum(row[name] for row in values.values()) / len(qrels) for name in METRICS})
+
+
+def test_success_looks_at_the_first_hit_alone():
+    qrels = {"q1": {"a": 1}, "q2": {"a": 1}}
+    assert score({"q1": ranking("a", "x"), "q2": ranking("x", "a")}, qrels)["Success@1"] == 0.5

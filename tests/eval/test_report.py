@@ -52,3 +52,35 @@ def test_tables_show_names_as_they_are():
 def test_importing_the_evaluation_loads_no_model_library():
     code = "import sys, crisp_rag.eval; print([m for m in ('torch', 'faiss', 'bm25s', 'ir_measures') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_what_differs_from_the_baseline_by_more_than_chance_is_marked():
+    def versus(difference, p_holm):
+        tested = {"difference": difference, "p": p_holm / 2, "p_holm": p_holm}
+        return {"baseline": "bm25", "metrics": {"nDCG@10": tested}}
+
+    results = {
+        "shop": {
+            "bm25": {"nDCG@10": 0.61},
+            "better": {"nDCG@10": 0.70, "versus": versus(0.09, 0.01)},
+            "worse": {"nDCG@10": 0.40, "versus": versus(-0.21, 0.01)},
+            "chance": {"nDCG@10": 0.62, "versus": versus(0.01, 0.05)},
+        }
+    }
+    assert [text for text, _ in cells(tables(results)[0], "nDCG@10")] == ["0.610", "0.700▲", "0.400▼", "0.620"]
+
+
+def test_systems_with_readers_stand_in_a_table_of_their_own():
+    results = {"shop": {"bm25": {"nDCG@10": 0.6}, "bm25+extractive": {"token_f1": 0.5, "abstention_auroc": 0.8}}}
+    plain, answers = tables(results)
+    assert (str(plain.title), str(answers.title)) == ("shop", "shop, answers")
+    assert [text for text, _ in cells(answers, "system")] == ["bm25+extractive"]
+    assert cells(answers, "token F1") == [("0.500", "bold")]
+
+
+def test_quality_and_cost_can_stand_apart_and_then_fit_a_hundred_and_twenty_columns():
+    quality, cost, *_ = tables(RESULTS, apart=True)
+    assert (str(quality.title), str(cost.title)) == ("shop", "shop, cost")
+    assert [text for text, _ in cells(cost, "p50 ms")] == ["0.2", "3.0", "-"]
+    options = Console().options.update_width(1000)
+    assert all(Console().measure(table, options=options).maximum <= 120 for table in (quality, cost))

@@ -13,8 +13,14 @@ FIGURES = {
     "vectors_per_document",
     "bytes_per_document",
     "encode_docs_per_second",
+    "index_seconds",
     "search_ms_p50",
+    "search_ms_p90",
     "search_ms_p99",
+    "peak_memory_mb",
+    "added_memory_mb",
+    "queries",
+    "intervals",
 }
 
 
@@ -30,7 +36,7 @@ class Fixed:
 
     def index(self, ids, texts, on_progress=None):
         self.ids = list(ids)
-        return IndexCost(vectors=3 * len(self.ids), bytes=10 * len(self.ids), encode_seconds=2.0)
+        return IndexCost(vectors=3 * len(self.ids), bytes=10 * len(self.ids), encode_seconds=2.0, build_seconds=0.5)
 
     def search(self, queries, k):
         self.asked.append((len(queries), k))
@@ -57,7 +63,8 @@ def test_results_hold_every_figure_by_data_set_and_system(make_folder, fixed):
     results = evaluate([make_folder("one"), make_folder("two")], ["fixed", "bm25"])
     assert list(results) == ["one", "two"]
     assert all(list(systems) == ["fixed", "bm25"] for systems in results.values())
-    assert all(set(figures) == FIGURES for systems in results.values() for figures in systems.values())
+    assert all(set(systems["fixed"]) == FIGURES for systems in results.values())
+    assert all(set(systems["bm25"]) == FIGURES | {"versus"} for systems in results.values())
     figures = results["one"]["fixed"]
     # The answers stand at ranks 1, 4 and 2.
     assert figures["RR@10"] == pytest.approx((1 + 1 / 4 + 1 / 2) / 3)
@@ -66,7 +73,12 @@ def test_results_hold_every_figure_by_data_set_and_system(make_folder, fixed):
     assert figures["vectors_per_document"] == 3.0
     assert figures["bytes_per_document"] == 10.0
     assert figures["encode_docs_per_second"] == 4 / 2.0
-    assert 0 <= figures["search_ms_p50"] <= figures["search_ms_p99"]
+    assert 0 <= figures["search_ms_p50"] <= figures["search_ms_p90"] <= figures["search_ms_p99"]
+    assert figures["index_seconds"] == 2.0 + 0.5
+    assert figures["queries"] == 3
+    assert figures["peak_memory_mb"] >= figures["added_memory_mb"] >= 0
+    low, high = figures["intervals"]["nDCG@10"]
+    assert 0 < low < figures["nDCG@10"] < high <= 1
 
 
 def test_latency_is_measured_one_query_at_a_time_with_the_k_asked_for(make_folder, fixed):
@@ -88,7 +100,13 @@ def test_results_and_runs_are_written(make_folder, fixed, tmp_path):
     lines = (out / "runs" / "shop.fixed.trec").read_text().splitlines()
     assert lines[:2] == ["q1 Q0 d1 1 -0.0 fixed", "q1 Q0 d2 2 -1.0 fixed"]
     assert len(lines) == 3 * 2
-    assert sorted(path.name for path in out.rglob("*")) == ["results.json", "runs", "shop.fixed.trec"]
+    assert sorted(path.name for path in out.rglob("*") if path.is_file()) == [
+        "manifest.json",
+        "report.html",
+        "results.json",
+        "shop.fixed.json",
+        "shop.fixed.trec",
+    ]
 
 
 def test_a_run_file_is_read_back_by_ir_measures_even_when_ids_have_spaces(make_folder, fixed, tmp_path):

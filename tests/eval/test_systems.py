@@ -72,7 +72,7 @@ def test_bm25_survives_a_corpus_of_nothing_but_stop_words():
 
 
 def test_an_unknown_system_is_answered_with_the_list_of_those_there_are():
-    with pytest.raises(InvalidInputError, match="'splade': use bm25, dense, colbert, posthoc, crisp, or crisp:PATH"):
+    with pytest.raises(InvalidInputError, match="'splade': use bm25, dense, colbert, posthoc, crisp, hybrid, or crisp:PATH"):
         create_system("splade")
 
 
