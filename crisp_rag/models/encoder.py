@@ -114,7 +114,7 @@ class CrispEncoder:
     @property
     def pooling_module(self) -> BaseTokenPooling | None:
         """The pipeline's pooling, None where every token vector is kept."""
-        return find_pooling(self.model, BaseTokenPooling)
+        return find_pooling(self.model)
 
     @property
     def pooling(self) -> str:

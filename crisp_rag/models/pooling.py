@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, cast
 
 import torch
 from sentence_transformers.multi_vector_encoder.modules.token_pooling import BaseTokenPooling
@@ -25,11 +25,8 @@ Centroid = Literal["unit", "mean", "sum", "unit_times_size"]
 CENTROIDS: tuple[Centroid, ...] = ("unit", "mean", "sum", "unit_times_size")
 
 
-_Kind = TypeVar("_Kind", bound=BaseTokenPooling)
-
-
-def find_pooling(modules: Iterable[Any], kind: type[_Kind]) -> _Kind | None:
-    """The first module of a pipeline that is such a pooling."""
+def find_pooling(modules: Iterable[Any], kind: type[Any] = BaseTokenPooling) -> Any:
+    """The first module of a pipeline that is such a pooling, None if there is none."""
     return next((module for module in modules if isinstance(module, kind)), None)
 
 

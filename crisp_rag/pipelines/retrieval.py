@@ -66,7 +66,7 @@ def retrieve(
         return index.search(question, k, where)
     if pool < k:
         raise InvalidInputError(f"pool must be at least k, got {pool} for k={k}.")
-    hits = index.search(question, pool, where)
+    hits: list[Hit] = index.search(question, pool, where)
     if hybrid:
         allowed = None if where is None else {passage.id for passage in index.passages(where)}
         hits = _fused(index, hits, _lexical(index).search(question, pool, allowed))
