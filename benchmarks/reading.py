@@ -1,7 +1,7 @@
 """How well the extractive reader reads SQuAD 2.0's development questions, and knows which of them have no answer.
 
 python benchmarks/reading.py DATA --fit [--cache FOLDER]     # fits the calibration
-python benchmarks/reading.py DATA [--cache FOLDER]           # measures
+python benchmarks/reading.py DATA [--cache FOLDER] [--limit 2000]     # measures, on so many questions drawn at random
 
 DATA holds squad2-dev and squad-train.  ``--fit`` writes crisp_rag/pipelines/calibration.json: it is fitted on questions
 of squad-train, on those that benchmarks/unanswerable.py makes of them, and on questions whose passage is taken away;
@@ -100,12 +100,15 @@ class CachedTokens:
             file.writelines(json.dumps([text, len(each)]) + "\n" for text, each in zip(texts, vectors))
 
 
-def squad2(data: Path) -> tuple[Dataset, set[str]]:
-    """All questions, and which of them have no answer."""
+def squad2(data: Path, limit: int | None = None) -> tuple[Dataset, set[str]]:
+    """All questions, or some drawn at random, and which of them have no answer."""
     with_answer, without = load_beir(data / "squad2-dev"), load_beir(data / "squad2-dev", split="unanswerable")
     queries = {**with_answer.queries, **without.queries}
+    if limit is not None:
+        chosen = random.Random(1).sample(sorted(queries), limit)
+        queries = {id_: queries[id_] for id_ in chosen}
     dataset = Dataset("squad2-dev", with_answer.corpus, queries, with_answer.qrels, with_answer.answers)
-    return dataset, set(without.queries)
+    return dataset, set(without.queries) & set(queries)
 
 
 def training_questions(data: Path) -> tuple[Dataset, dict[str, str]]:
@@ -286,9 +289,11 @@ class Recording(ExtractiveReader):
         return figures
 
 
-def measure(encoder: CrispEncoder, tokens: CachedTokens, data: Path, results: dict[str, Any]) -> None:
+def measure(
+    encoder: CrispEncoder, tokens: CachedTokens, data: Path, results: dict[str, Any], limit: int | None = None
+) -> None:
     """Put the figures into the results, and write them down after every stage."""
-    dataset, unanswerable_ids = squad2(data)
+    dataset, unanswerable_ids = squad2(data, limit)
     texts = {id_: document.text for id_, document in dataset.corpus.items()}
     reader = Recording(encoder)
     reader.vectors.tokens = tokens
@@ -307,8 +312,8 @@ def measure(encoder: CrispEncoder, tokens: CachedTokens, data: Path, results: di
     evidence = [scores.per_query[id_]["evidence"] for id_ in ids]
     results["curve"] = [asdict(point) for point in risk_curve(evidence, truth.tolist(), points=41)]
     write(results)
-    sample = random.Random(0).sample([id_ for id_ in ids if id_ not in unanswerable_ids], 1000)
-    results["of_1000_questions"] = {
+    sample = random.Random(0).sample([id_ for id_ in ids if id_ not in unanswerable_ids], 500)
+    results["of_500_questions"] = {
         "sentences_quoted": {str(count): quoted(encoder, tokens, dataset, crisp, sample, count) for count in (1, 2, 3)},
         "compression": compression(reader, dataset, crisp, sample),
     }
@@ -336,6 +341,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--fit", action="store_true")
+    parser.add_argument("--limit", type=int)
     arguments = parser.parse_args()
     encoder = load_encoder()
     tokens = CachedTokens(encoder, arguments.cache)
@@ -345,7 +351,7 @@ def main() -> None:
         write(results)
         print(json.dumps(results["fit"], indent=1))
     else:
-        measure(encoder, tokens, arguments.data, results)
+        measure(encoder, tokens, arguments.data, results, arguments.limit)
         shown = {key: value for key, value in results["crisp"].items() if not isinstance(value, dict)}
         print(json.dumps({"crisp": shown, "dense": results["dense"]}, indent=1))
 
