@@ -9,18 +9,20 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock, Timeout
 
+from crisp_rag.index import planner
 from crisp_rag.index.candidates import calibration, files
 from crisp_rag.index.candidates.clusters import TRAINED_ON, Clusters, cluster_count, train
 from crisp_rag.index.candidates.lists import CandidateLists, Effort, invert
 from crisp_rag.index.candidates.search import CandidateSearch, Coverage
 from crisp_rag.index.codecs import Codec
-from crisp_rag.index.planner import EXACT_VECTORS
 from crisp_rag.index.scoring import QUERIES_AT_ONCE, SegmentOf, best_of, score_all
+from crisp_rag.index.sketch import eight_bits
 from crisp_rag.index.snapshots import Snapshot, starts_of
 
 OUTGROWN = 0.2
@@ -126,8 +128,9 @@ class CandidateCache:
         # In the order of rows: what follows reads passages as rising numbers.
         order = np.argsort(np.concatenate(passages), kind="stable")
         borders, entries = invert(np.concatenate(codes)[order], np.concatenate(passages)[order], len(clusters.centroids))
-        lists = CandidateLists(flat.rows, clusters.centroids, borders, entries, codec.name)
-        return CandidateLists(flat.rows, clusters.centroids, borders, entries, codec.name, self._recalls(snapshot, lists))
+        centroids, steps = eight_bits(clusters.centroids)
+        lists = CandidateLists(flat.rows, centroids, steps, borders, entries, codec.name)
+        return replace(lists, recalls=self._recalls(snapshot, lists))
 
     def _clusters(self, snapshot: Snapshot, codec: Codec) -> Clusters:
         """Trained on vectors of passages drawn at random."""
@@ -183,7 +186,7 @@ class CandidateCache:
             self._go_on()
             return [row for row, _ in searcher.search_with(query, k, effort)[0]]
 
-        queries = calibration.made_queries(vectors_of, len(flat))
+        queries = calibration.made_queries(vectors_of, len(flat), calibration.QUERIES)
         return calibration.measure([(int(flat.rows[own]), query) for own, query in queries], truth, answer)
 
     def _go_on(self) -> None:
@@ -193,7 +196,7 @@ class CandidateCache:
 
 def outgrown(snapshot: Snapshot, coverage: Coverage) -> bool:
     """Whether lists should be made: there are enough passages, and those that there are miss or outlive too many."""
-    if snapshot.live_vectors <= EXACT_VECTORS:
+    if snapshot.live_vectors <= planner.EXACT_VECTORS:
         return False
     missed = len(coverage.uncovered)
     in_vain = 0 if coverage.alive is None else int((~coverage.alive).sum())
