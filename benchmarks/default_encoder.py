@@ -30,7 +30,6 @@ LICENCES = {
     "squad-train": "CC BY-SA 4.0", "medquad": "CC BY 4.0", "scitldr": "Apache-2.0", "pubmedqa-l": "MIT",
     "scifact": "CC BY 4.0, ODC-By 1.0",
 }  # fmt: skip
-TEXT_VECTOR = 0.3
 
 
 def untrained(data: Path) -> CrispEncoder:
@@ -38,7 +37,7 @@ def untrained(data: Path) -> CrispEncoder:
     texts = (text for name in PAIRS for text in load_beir(data / name, split="train").texts()[1])
     tokenizer = build_encoder(pooling="none").tokenizer
     weights = rarity_weights(tokenizer, texts)
-    return build_encoder(name=NAME, query_weights=weights, query_centroid="sum", text_vector=TEXT_VECTOR)
+    return build_encoder(name=NAME, query_weights=weights, query_centroid="sum", document_text_vector=True)
 
 
 def main() -> None:
@@ -50,7 +49,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=5e-5)
     parser.add_argument("--contrast", type=float, default=1.0)
     parser.add_argument("--distillation", type=float, default=1.0)
-    parser.add_argument("--share", type=float, default=0.5, help="Of the way from the base's weights to the trained ones.")
+    parser.add_argument("--average", type=float, default=0.5, help="Of the way from the base to the trained weights.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--install", action="store_true")
     arguments = parser.parse_args()
@@ -69,6 +68,7 @@ def main() -> None:
             distillation=arguments.distillation,
             budgets=ELASTIC_BUDGETS,
             codec="both",
+            average=arguments.average,
             save_steps=50,
             seed=arguments.seed,
         )
@@ -83,18 +83,7 @@ def main() -> None:
         report = train(encoder, examples, out, options, name=NAME, resume=True, on_step=show)
         print(f"{report.steps} steps, {report.documents_per_second} documents a second.")
     if arguments.install:
-        go_back(encoder, arguments.share)
         install(encoder, out, arguments)
-
-
-def go_back(encoder: CrispEncoder, share: float) -> None:
-    """Average the trained weights with the base's: what is far from the training data suffers less from it (WiSE-FT,
-    Wortsman et al. 2022, arXiv 2109.01903)."""
-    base = build_encoder(pooling="none").model[0].state_dict()
-    for name, tensor in encoder.model[0].state_dict().items():
-        if tensor.is_floating_point():
-            tensor.copy_(base[name] + share * (tensor - base[name]))
-    encoder.weights_changed()
 
 
 def install(encoder: CrispEncoder, out: Path, arguments: argparse.Namespace) -> None:
@@ -117,7 +106,7 @@ def install(encoder: CrispEncoder, out: Path, arguments: argparse.Namespace) -> 
         "their inverse document frequency in the documents of these collections. Budgets are drawn anew each step",
         command=f"python benchmarks/default_encoder.py DATA WORK --steps {arguments.steps} --layers {arguments.layers} "
         f"--lr {arguments.lr:g} --contrast {arguments.contrast:g} --distillation {arguments.distillation:g} "
-        f"--share {arguments.share:g} --seed {arguments.seed} --install",
+        f"--average {arguments.average:g} --seed {arguments.seed} --install",
     )  # fmt: skip
     (FOLDER / "README.md").write_text(card.replace('load_encoder("PATH")', "load_encoder()"), encoding="utf-8")
 

@@ -174,6 +174,9 @@ def train_command(
     learning_rate: Annotated[float, typer.Option("--lr")] = 3e-5,
     layers: Annotated[int, typer.Option(help="Upper layers to train; 0 for the whole backbone.", min=0)] = 3,
     lora_rank: Annotated[int | None, typer.Option(help="Train low-rank updates of so many dims instead.", min=1)] = None,
+    average: Annotated[
+        float, typer.Option(help="How far to go from the start's weights to the trained ones; 1 for all the way.")
+    ] = 0.5,
     mini_batch: Annotated[int | None, typer.Option(help="Texts a forward pass, for batches that do not fit.", min=1)] = None,
     evaluate_steps: Annotated[int, typer.Option(help="Measure the kept questions every N steps; 0 never.", min=0)] = 0,
     seed: Annotated[int, typer.Option()] = 0,
@@ -189,8 +192,8 @@ def train_command(
 
         options = TrainingOptions(
             steps=steps, batch_size=batch_size, learning_rate=learning_rate, layers=layers or None, lora_rank=lora_rank,
-            mini_batch_size=mini_batch, evaluate_steps=evaluate_steps, budgets=ELASTIC_BUDGETS if elastic else (),
-            save_steps=20, seed=seed,
+            mini_batch_size=mini_batch, average=average, evaluate_steps=evaluate_steps,
+            budgets=ELASTIC_BUDGETS if elastic else (), save_steps=20, seed=seed,
         )  # fmt: skip
         encoder = _encoder(start, variant)
         bar = Progress(

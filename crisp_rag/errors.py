@@ -6,8 +6,6 @@ to catch them all.  The ones that are also a :class:`ValueError` say that an arg
 
 from __future__ import annotations
 
-import errno
-
 
 class CrispError(Exception):
     """Base of every error that crisp-rag raises on purpose."""
@@ -47,13 +45,6 @@ class DiskFullError(CrispError, OSError):
 
 class IndexClosedError(CrispError):
     """The index was used after ``close()``."""
-
-
-def disk_full(path: object) -> DiskFullError:
-    """The error of a write for which there is no space left."""
-    error = DiskFullError(f"No space left on device to write {path}: free some and try again; the index is as it was.")
-    error.errno = errno.ENOSPC
-    return error
 
 
 class EncoderMismatchError(CrispError):

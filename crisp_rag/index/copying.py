@@ -16,7 +16,8 @@ from pathlib import Path
 from crisp_rag.errors import IndexExistsError
 from crisp_rag.index import acknowledged
 from crisp_rag.index.segments import sync_folder
-from crisp_rag.index.store import Store
+from crisp_rag.index.space import full_disk_explained
+from crisp_rag.index.store import DATABASE, Store
 
 
 def copy_index(source: Path, store: Store, target: Path) -> Path:
@@ -41,16 +42,8 @@ def copy_index(source: Path, store: Store, target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
     try:
-        (beside / "segments").mkdir(parents=True)
-        with contextlib.closing(sqlite3.connect(beside / "index.sqlite")) as copy:
-            store.connection.backup(copy)
-            origins = [("copied_from", origin), ("copied_generation", str(store.generation()))]
-            copy.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", origins)
-            copy.commit()
-        for segment in store.segments():
-            _copy_file(source / "segments" / segment.file, beside / "segments" / segment.file)
-        sync_folder(beside / "segments")
-        sync_folder(beside)
+        with full_disk_explained(target):
+            _copy_to(beside, source, store, origin)
         if replaces:
             old = beside.with_name(beside.name + ".old")
             target.rename(old)
@@ -70,6 +63,19 @@ def copy_index(source: Path, store: Store, target: Path) -> Path:
     return target
 
 
+def _copy_to(beside: Path, source: Path, store: Store, origin: str) -> None:
+    (beside / "segments").mkdir(parents=True)
+    with contextlib.closing(sqlite3.connect(beside / "index.sqlite")) as copy:
+        store.connection.backup(copy)
+        origins = [("copied_from", origin), ("copied_generation", str(store.generation()))]
+        copy.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", origins)
+        copy.commit()
+    for segment in store.segments():
+        _copy_file(source / "segments" / segment.file, beside / "segments" / segment.file)
+    sync_folder(beside / "segments")
+    sync_folder(beside)
+
+
 def _copy_file(source: Path, target: Path) -> None:
     with source.open("rb") as old, target.open("xb") as new:
         shutil.copyfileobj(old, new, 1 << 20)
@@ -77,16 +83,7 @@ def _copy_file(source: Path, target: Path) -> None:
         os.fsync(new.fileno())
 
 
-_FILES = {
-    "index.sqlite",
-    "index.sqlite-wal",
-    "index.sqlite-shm",
-    "segments",
-    "candidates",
-    "writer.lock",
-    "writer.json",
-    acknowledged.NAME,
-}
+_FILES = {*DATABASE, "segments", "candidates", "writer.lock", "writer.json", acknowledged.NAME}
 
 
 def _is_unchanged_copy(target: Path, origin: str, identity: str | None) -> bool:

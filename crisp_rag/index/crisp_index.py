@@ -10,9 +10,7 @@ run from any number of threads and processes, each over a snapshot; writes queue
 
 from __future__ import annotations
 
-import contextlib
 import threading
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,11 +23,9 @@ from crisp_rag.errors import (
     IndexCorruptError,
     IndexExistsError,
     IndexLockedError,
-    IndexNotFoundError,
     InvalidInputError,
 )
 from crisp_rag.index import places
-from crisp_rag.index.acknowledged import acknowledged, check_acknowledged
 from crisp_rag.index.backend import LocalBackend
 from crisp_rag.index.checks import (
     check_ids,
@@ -43,15 +39,14 @@ from crisp_rag.index.checks import (
 )
 from crisp_rag.index.codecs import DEFAULT_CODEC, FORMAT_1_CODEC, check_codec
 from crisp_rag.index.copying import copy_index
-from crisp_rag.index.declared import check_fields, declare, declared_fields
+from crisp_rag.index.declared import check_fields, declared_fields
 from crisp_rag.index.filters import check_filter
 from crisp_rag.index.locking import WriterLock
 from crisp_rag.index.lookups import matching_rows, passages_of
+from crisp_rag.index.opening import bytes_of, exists, make_store, open_store
 from crisp_rag.index.planner import check_recall
-from crisp_rag.index.segments import sync_folder
-from crisp_rag.index.settings import FORMAT_VERSION, check_settings
 from crisp_rag.index.snapshots import Snapshot
-from crisp_rag.index.store import Record, Store
+from crisp_rag.index.store import DATABASE, Record, Store
 from crisp_rag.index.streams import Stream
 from crisp_rag.index.types import Compaction, Hit, Hits, IndexStats, Passage, Where, copied
 from crisp_rag.index.writing import Writer
@@ -108,36 +103,17 @@ class CrispIndex:
         path = Path(path)
         fields = check_fields(indexed_fields)
         check_codec(codec)
-        if (path / "index.sqlite").exists():
+        if exists(path):
             if exist_ok:
                 there = cls.open(path, encoder, wait=wait)
                 if not set(fields) <= set(there.indexed_fields):
                     there.declare(fields)
                 return there
             raise IndexExistsError(f"There is an index at {path} already: open it, or choose another path.")
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or not {file.name for file in path.iterdir()} <= {*DATABASE, "segments"}):
             raise IndexExistsError(f"{path} is there and is no index: choose another path.")
         encoder = encoder if encoder is not None else _load_encoder(None)
-        (path / "segments").mkdir(parents=True, exist_ok=True)
-        store = Store(path / "index.sqlite", create=True)
-        places.build(store)
-        with store.transaction(write=True):
-            store.set_meta(
-                {
-                    "format_version": str(FORMAT_VERSION),
-                    "generation": "0",
-                    "encoder": encoder.name,
-                    "encoder_source": getattr(encoder, "source", None) or "",
-                    "fingerprint": encoder.fingerprint,
-                    "dim": str(encoder.dim),
-                    "pooling": encoder.pooling,
-                    "codec": codec,
-                    "identity": uuid.uuid4().hex,
-                }
-            )
-            declare(store, fields)
-        sync_folder(path)
-        sync_folder(path.resolve().parent)
+        store = make_store(path, encoder, codec, fields)
         return cls(path, store, encoder, wait)
 
     @classmethod
@@ -161,19 +137,12 @@ class CrispIndex:
             EncoderMismatchError: if ``encoder`` is not the one it was built with; the message names both.
         """
         path = Path(path)
-        if not path.is_dir() or not ((path / "index.sqlite").exists() or (path / "segments").exists()):
-            raise IndexNotFoundError(f"There is no index at {path}: make one with CrispIndex.create or crisp-rag index.")
-        if not (path / "index.sqlite").exists():
-            raise IndexCorruptError(f"{path / 'index.sqlite'} is missing; restore it from a copy.")
-        newest = acknowledged(path)
-        store = Store(path / "index.sqlite")
+        store = open_store(path)
         try:
-            meta = check_settings(store.path, store.meta())
-            check_acknowledged(store.path, newest, int(meta["generation"]))
             index = cls(path, store, encoder, wait)
             if encoder is not None:
                 index._check_encoder(encoder)
-            whole = not places.built(store) or _size(path) <= CHECKED_AT_OPEN
+            whole = not places.built(store) or bytes_of(path) <= CHECKED_AT_OPEN
             if whole:
                 store.check()
             index._retrying(lambda snapshot: index._backend.check(snapshot, whole=whole))
@@ -242,7 +211,7 @@ class CrispIndex:
             vectors=snapshot.live_vectors,
             vectors_per_passage=snapshot.live_vectors / snapshot.passages if snapshot.passages else 0.0,
             bytes_vectors=backend["bytes_vectors"],
-            bytes_on_disk=_size(self._path),
+            bytes_on_disk=bytes_of(self._path),
             encoder=self._meta["encoder"],
             fingerprint=self._meta["fingerprint"],
             dim=int(self._meta["dim"]),
@@ -408,9 +377,9 @@ class CrispIndex:
             IndexLockedError: if another process is writing.
         """
         self._store.check_open()
-        before = _size(self._path)
+        before = bytes_of(self._path)
         self._writer.compact(None if codec is None else check_codec(codec))
-        return Compaction(before, _size(self._path))
+        return Compaction(before, bytes_of(self._path))
 
     def prepare(self) -> None:
         """Make now what a large index is searched with, instead of in the background of its first searches.
@@ -622,15 +591,6 @@ def _load_encoder(source: str | None) -> Encoder:
     from crisp_rag.models.encoder import load_encoder
 
     return load_encoder(source)
-
-
-def _size(path: Path) -> int:
-    """Bytes of all files in a folder; files that go meanwhile count nothing."""
-    total = 0
-    for file in path.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            total += file.stat().st_size if file.is_file() else 0
-    return total
 
 
 def _hit(record: Record, score: float, bound: float) -> Hit:

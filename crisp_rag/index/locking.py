@@ -67,7 +67,8 @@ class WriterLock:
             "program": Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python",
             "since": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
-        (self._folder / "writer.json").write_text(json.dumps(holder), encoding="utf-8")
+        with contextlib.suppress(OSError):  # on a full disk a writer without a name may still delete
+            (self._folder / "writer.json").write_text(json.dumps(holder), encoding="utf-8")
 
     def _holder(self) -> str:
         try:

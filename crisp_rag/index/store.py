@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crisp_rag.errors import FilterError, IndexClosedError, IndexCorruptError, IndexLockedError, InvalidInputError, disk_full
+from crisp_rag.errors import FilterError, IndexClosedError, IndexCorruptError, IndexLockedError, InvalidInputError
 from crisp_rag.index.codecs import CODECS, FORMAT_1_CODEC
 from crisp_rag.index.filters import lower
 from crisp_rag.index.segments import SegmentInfo
+from crisp_rag.index.space import disk_full, is_full
 from crisp_rag.index.types import Passage
 
 _SCHEMA = """
@@ -31,6 +32,7 @@ CREATE TABLE passages (row INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL U
                        context TEXT NOT NULL, metadata TEXT NOT NULL, segment INTEGER NOT NULL REFERENCES segments,
                        start INTEGER NOT NULL, count INTEGER NOT NULL, digest TEXT NOT NULL);
 """
+DATABASE = ("index.sqlite", "index.sqlite-wal", "index.sqlite-shm")
 _COLUMNS = "row, id, text, context, metadata, segment, start, count, digest"
 HAS_NUL = r"instr(metadata, '\u0000') > 0"
 _PATIENCE = 30  # seconds to wait for another connection to SQLite
@@ -53,23 +55,30 @@ class Store:
 
     Args:
         path: The database file.
-        create: Make the tables.
+        fresh: It is about to be made: there is nothing to check yet.
 
     Raises:
         IndexCorruptError: if the file is not a sound database.
     """
 
-    def __init__(self, path: Path, *, create: bool = False) -> None:
+    def __init__(self, path: Path, *, fresh: bool = False) -> None:
         self.path = path
         self._local = threading.local()
         self._connections: list[tuple[sqlite3.Connection, threading.RLock, threading.Thread]] = []
         self._guard = threading.Lock()
         self._closed = False
         self._checking = threading.Lock()
-        self._checked = create
+        self._checked = fresh
+
+    def make_tables(self) -> None:
+        """Make the tables of an empty index, in the caller's transaction."""
+        for statement in _SCHEMA.split(";\n")[:-1]:
+            self.connection.execute(statement)
+
+    def tables(self) -> list[str]:
+        """The names of what the database holds."""
         with self.guarded():
-            if create:
-                self.connection.executescript(_SCHEMA)
+            return [name for (name,) in self.connection.execute("SELECT name FROM sqlite_master")]
 
     def check(self, *, again: bool = False) -> None:
         """Check the whole file: its structure, its indexes against its rows, and every row's digest.
@@ -98,10 +107,11 @@ class Store:
         """This thread's connection."""
         connection = getattr(self._local, "connection", None)
         if connection is None:
-            connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=_PATIENCE)
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.create_function("crisp_lower", 1, lower, deterministic=True)
+            with self._explaining():
+                connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=_PATIENCE)
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=FULL")
+                connection.create_function("crisp_lower", 1, lower, deterministic=True)
             self._local.connection = connection
             self._keep(connection)
         return connection
@@ -150,7 +160,7 @@ class Store:
         except sqlite3.OperationalError as error:
             if any(words in str(error) for words in ("too large", "too many", "overflow", "too deep")):
                 raise FilterError(f"The filter is too large for SQLite ({error}): name fewer values.") from error
-            if "disk is full" in str(error):
+            if is_full(self.path, error):
                 raise disk_full(self.path) from error
             if "locked" in str(error):
                 raise IndexLockedError(f"{self.path} is locked by another program; try again later.") from error

@@ -6,12 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from crisp_rag.errors import CrispError, IndexCorruptError, IndexFormatError, IndexNotFoundError
+from crisp_rag.errors import IndexCorruptError, IndexLockedError
 from crisp_rag.index import places
-from crisp_rag.index.acknowledged import acknowledged, check_acknowledged
 from crisp_rag.index.backend import LocalBackend
+from crisp_rag.index.opening import open_store
 from crisp_rag.index.segments import segment_files
-from crisp_rag.index.settings import check_settings
 from crisp_rag.index.store import Store
 
 _ATTEMPTS = 20
@@ -65,27 +64,20 @@ def verify_index(path: str | Path) -> Verification:
     Raises:
         IndexNotFoundError: if there is no index.
         IndexFormatError: if a newer version wrote it.
+        IndexLockedError: if it changes too fast for one state to be checked.
     """
     path = Path(path)
     database = path / "index.sqlite"
-    if not path.is_dir() or not (database.exists() or (path / "segments").exists()):
-        raise IndexNotFoundError(f"There is no index at {path}.")
-    if not database.exists():
-        return _only(path, Damage(str(database), "is missing"))
-    newest = acknowledged(path)
     store = None
     try:
-        store = Store(database)
-        settings = check_settings(database, store.meta())
-        check_acknowledged(database, newest, store.generation())
+        store = open_store(path)
+        dim = int(store.meta()["dim"])
         for _ in range(_ATTEMPTS):
-            found = _verify(path, store, int(settings["dim"]))
+            found = _verify(path, store, dim)
             if found is not None:
                 return found
-        raise IndexCorruptError(f"{path} changes faster than it can be checked: try again when nobody writes.")
-    except IndexFormatError:
-        raise
-    except CrispError as error:
+        raise IndexLockedError(f"{path} changes faster than it can be checked: try again when nobody writes.")
+    except IndexCorruptError as error:
         return _only(path, Damage(_blamed(database, str(error)), str(error)))
     finally:
         if store is not None:

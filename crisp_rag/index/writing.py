@@ -8,13 +8,12 @@ between leaves at worst a file that nothing refers to, which the next writer swe
 from __future__ import annotations
 
 import contextlib
-import errno
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from crisp_rag.errors import DiskFullError, IndexCorruptError, disk_full
+from crisp_rag.errors import DiskFullError, IndexCorruptError
 from crisp_rag.index import places
 from crisp_rag.index.acknowledged import acknowledge
 from crisp_rag.index.backend import LocalBackend
@@ -23,8 +22,9 @@ from crisp_rag.index.codecs import FORMAT_1_CODEC
 from crisp_rag.index.declared import declare
 from crisp_rag.index.locking import WriterLock
 from crisp_rag.index.lookups import matching_rows, passages_of
-from crisp_rag.index.settings import FORMAT_VERSION
+from crisp_rag.index.opening import FORMAT_VERSION
 from crisp_rag.index.snapshots import SegmentView, Snapshot, starts_of
+from crisp_rag.index.space import full_disk_explained
 from crisp_rag.index.store import Store
 from crisp_rag.index.types import Passage, Where
 
@@ -163,12 +163,8 @@ class Writer:
 
     def _written(self, write: Callable[[], tuple[str, int, str, str]]) -> tuple[str, int, str, str]:
         """A new segment, durable and not yet referred to."""
-        try:
+        with full_disk_explained(self._folder / "segments"):
             return write()
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise disk_full(self._folder / "segments") from error
-            raise
 
     def _sweep(self) -> None:
         """Remove what interrupted writes left behind; called under the lock."""

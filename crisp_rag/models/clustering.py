@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 Initialisation = Literal["segments", "greedy", "farthest", "spread"]
+VERSION = 2
+"""Goes into an encoder's fingerprint: to be raised by every change that moves a token to another cluster."""
 CANDIDATES = 4
 FEWEST_CANDIDATES = 64
 """Candidates a cluster of the greedy start, and a text at least."""

@@ -29,8 +29,8 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 from torch import Tensor, nn
 
 from crisp_rag.errors import EncoderError, InvalidInputError
-from crisp_rag.models import acceleration
-from crisp_rag.models.pooling import ClusterPooling, SpacingPooling, TailPooling, parse_pooling
+from crisp_rag.models import acceleration, clustering
+from crisp_rag.models.pooling import ClusterPooling, SpacingPooling, TailPooling, find_pooling, parse_pooling
 from crisp_rag.models.weighting import QueryTokenWeights
 
 Backend = Literal["auto", "torch", "openvino"]
@@ -39,8 +39,6 @@ MANY_DOCUMENTS = 64
 """From so many documents on, converting the backbone (some 3 s, once) pays."""
 DEFAULT_ENCODER_NAME = "crisp-minilm"
 POSTHOC_ENCODER_NAME = "minilm-posthoc-8x32"
-_NEUTRAL_SETTINGS = {("text_vector", 0.0)}
-"""Settings that came later and, at these values, change no vector: fingerprints of older indexes stay what they are."""
 _OWN_MODULES = {
     f"{cls.__module__}.{cls.__name__}": cls for cls in (ClusterPooling, TailPooling, SpacingPooling, QueryTokenWeights)
 }
@@ -116,7 +114,7 @@ class CrispEncoder:
     @property
     def pooling_module(self) -> BaseTokenPooling | None:
         """The pipeline's pooling, None where every token vector is kept."""
-        return next((module for module in self.model if isinstance(module, BaseTokenPooling)), None)
+        return find_pooling(self.model, BaseTokenPooling)
 
     @property
     def pooling(self) -> str:
@@ -171,14 +169,14 @@ class CrispEncoder:
 
     def encode_tokens(self, texts: Sequence[str], task: str = "document", *, batch_size: int = 32) -> list[np.ndarray]:
         """The unpooled unit vectors of every token, (tokens, dim) float32 a text, special tokens included."""
-        kept = {name: module for name, module in self.model.named_children() if not _pools(module)}
+        kept = {name: module for name, module in self.model.named_children() if not isinstance(module, BaseTokenPooling)}
         unpooled = MultiVectorEncoder(modules=list(kept.values()), device=str(self.model.device))
         return CrispEncoder(unpooled, name=self.name, backend="torch")._encode(list(texts), task, batch_size, False)  # type: ignore[return-value]
 
     def with_pooling(self, spec: str, **options: Any) -> CrispEncoder:
         """The same backbone with another pooling (see :func:`crisp_rag.models.pooling.parse_pooling`); from clusters
         to clusters, what ``options`` does not name stays as it is."""
-        modules = [module for module in self.model if not _pools(module)]
+        modules = [module for module in self.model if not isinstance(module, BaseTokenPooling)]
         own = self.pooling_module
         other = parse_pooling(spec, **{**(own.options if isinstance(own, ClusterPooling) else {}), **options})
         model = _CrispModel(modules=modules + ([other] if other else []), device=str(self.model.device))
@@ -332,10 +330,6 @@ def default_backbone() -> Path:
     return Path(get_model_path())
 
 
-def _pools(module: nn.Module) -> bool:
-    return isinstance(module, BaseTokenPooling)
-
-
 def _fingerprint(model: MultiVectorEncoder) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for key, tensor in sorted(model.state_dict().items()):
@@ -343,11 +337,8 @@ def _fingerprint(model: MultiVectorEncoder) -> str:
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     for module in model:
         settings = {key: getattr(module, key, None) for key in getattr(module, "config_keys", [])}
-        settings = {
-            key: value
-            for key, value in settings.items()
-            if not (isinstance(value, float) and (key, value) in _NEUTRAL_SETTINGS)
-        }
+        if isinstance(module, ClusterPooling):
+            settings["version"] = clustering.VERSION
         digest.update(json.dumps([type(module).__name__, settings], sort_keys=True, default=str).encode())
     digest.update(json.dumps([model.max_seq_length, model.prompts], sort_keys=True).encode())
     return digest.hexdigest()

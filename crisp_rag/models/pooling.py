@@ -11,7 +11,8 @@ documents; ``parse_pooling("8x32")`` builds the module that a short name stands 
 from __future__ import annotations
 
 import re
-from typing import Any, Literal, cast
+from collections.abc import Iterable
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from sentence_transformers.multi_vector_encoder.modules.token_pooling import BaseTokenPooling
@@ -22,6 +23,14 @@ from crisp_rag.models.clustering import INITIALISATIONS, Initialisation, cluster
 Budget = int | str
 Centroid = Literal["unit", "mean", "sum", "unit_times_size"]
 CENTROIDS: tuple[Centroid, ...] = ("unit", "mean", "sum", "unit_times_size")
+
+
+_Kind = TypeVar("_Kind", bound=BaseTokenPooling)
+
+
+def find_pooling(modules: Iterable[Any], kind: type[_Kind]) -> _Kind | None:
+    """The first module of a pipeline that is such a pooling."""
+    return next((module for module in modules if isinstance(module, kind)), None)
 
 
 def check_budget(budget: Budget) -> Budget:
@@ -49,7 +58,7 @@ def budget_for(budget: Budget, lengths: Tensor) -> Tensor:
     return (lengths.double() * share + 1e-9).floor().long().clamp_min(1)
 
 
-class _BatchedPooling(BaseTokenPooling):
+class BatchedPooling(BaseTokenPooling):
     """What the three poolings share: a budget for each side, and ``forward`` over the whole padded batch."""
 
     config_keys: list[str] = ["query", "document", "tasks"]
@@ -110,7 +119,7 @@ class _BatchedPooling(BaseTokenPooling):
         )
 
 
-class ClusterPooling(_BatchedPooling):
+class ClusterPooling(BatchedPooling):
     """Spherical k-means over the token vectors of a text; the centroids stand for the text (CRISP's Ck variants).
 
     Place it after the token-level ``Normalize`` module.
@@ -122,8 +131,9 @@ class ClusterPooling(_BatchedPooling):
             ``mean`` m; ``sum`` n m; ``unit_times_size`` n m / |m|.  The last two weigh a centroid by the tokens
             behind it, which makes MaxSim over centroids an approximation of MaxSim over all tokens.
         document_centroid: The same for documents.  Weighted ones make no sense there and are refused.
-        text_vector: Above 0, one of a text's vectors is the mean direction of all its tokens, what a one-vector model
-            would keep; the budget has one cluster less for it.  A query's text vector counts this many times its
+        document_text_vector: One of a document's vectors is the mean direction of all its tokens, what a one-vector
+            model would keep; the budget has one cluster less for it.
+        query_text_vector: Above 0, one of a query's vectors is its mean direction, and counts this many times its
             tokens: MaxSim then adds a whole-text match to the matches of its parts.
         iterations: Upper limit on Lloyd's iterations.
         init: How the first centroids are chosen, see :func:`crisp_rag.models.clustering.spherical_kmeans`.
@@ -131,7 +141,8 @@ class ClusterPooling(_BatchedPooling):
     """
 
     config_keys: list[str] = [
-        "query", "document", "query_centroid", "document_centroid", "text_vector", "iterations", "init", "tasks",
+        "query", "document", "query_centroid", "document_centroid", "document_text_vector", "query_text_vector",
+        "iterations", "init", "tasks",
     ]  # fmt: skip
 
     def __init__(
@@ -141,7 +152,8 @@ class ClusterPooling(_BatchedPooling):
         *,
         query_centroid: Centroid = "unit",
         document_centroid: Centroid = "unit",
-        text_vector: float = 0.0,
+        document_text_vector: bool = False,
+        query_text_vector: float = 0.0,
         iterations: int = 4,
         init: Initialisation = "greedy",
         tasks: str | list[str] | None = None,
@@ -153,11 +165,12 @@ class ClusterPooling(_BatchedPooling):
             raise ValueError(f"document_centroid must be unit or mean, got {document_centroid!r}.")
         if init not in INITIALISATIONS:
             raise ValueError(f"init must be one of {', '.join(INITIALISATIONS)}, got {init!r}.")
-        if not 0 <= text_vector < float("inf"):
-            raise ValueError(f"text_vector is a weight of 0 or more, got {text_vector}.")
+        if not 0 <= query_text_vector < float("inf"):
+            raise ValueError(f"query_text_vector is a weight of 0 or more, got {query_text_vector}.")
         self.query_centroid = query_centroid
         self.document_centroid = document_centroid
-        self.text_vector = text_vector
+        self.document_text_vector = document_text_vector
+        self.query_text_vector = query_text_vector
         self.iterations = iterations
         self.init = init
 
@@ -179,7 +192,7 @@ class ClusterPooling(_BatchedPooling):
 
     def pool_batch(self, embeddings: Tensor, mask: Tensor, task: str | None) -> tuple[Tensor, Tensor]:
         k = budget_for(self.budget(task), mask.sum(dim=1))
-        with_text = (k > 1) & (self.text_vector > 0)  # a budget of one is the mean already
+        with_text = (k > 1) & self._has_text_vector(task)  # a budget of one is the mean already
         assign = spherical_kmeans(
             embeddings, mask, k - with_text.long(), iterations=self.iterations, init=self.init,
             weighted=task == "query" and self.weighs_queries,
@@ -190,24 +203,27 @@ class ClusterPooling(_BatchedPooling):
             means = _unit(means)
         if centroid in ("sum", "unit_times_size"):
             means = means * sizes.unsqueeze(-1)
-        if not self.text_vector:
+        if not self._has_text_vector(task):
             return means, sizes > 0
         return self._append_text_vector(means, sizes > 0, embeddings, mask, with_text, task)
 
     def keep_all(self, embeddings: Tensor, mask: Tensor, task: str | None) -> tuple[Tensor, Tensor]:
         """(B, T, D) token vectors and their mask as they are, and the text vector behind them if there is one: what
         the centroids stand for."""
-        if not self.text_vector:
+        if not self._has_text_vector(task):
             return embeddings, mask
         with_text = torch.ones(len(mask), dtype=torch.bool, device=mask.device)
         return self._append_text_vector(embeddings, mask, embeddings, mask, with_text, task)
+
+    def _has_text_vector(self, task: str | None) -> bool:
+        return self.query_text_vector > 0 if task == "query" else self.document_text_vector
 
     def _append_text_vector(
         self, vectors: Tensor, kept: Tensor, embeddings: Tensor, mask: Tensor, with_text: Tensor, task: str | None
     ) -> tuple[Tensor, Tensor]:
         text = _unit((embeddings * mask.unsqueeze(-1)).sum(dim=1, keepdim=True))
         if task == "query":
-            text = text * self.text_vector
+            text = text * self.query_text_vector
             if self.weighs_queries:
                 text = text * mask.sum(dim=1).view(-1, 1, 1)
         return torch.cat([vectors, text], dim=1), torch.cat([kept, with_text.unsqueeze(1)], dim=1)
@@ -217,7 +233,7 @@ def _unit(vectors: Tensor) -> Tensor:
     return torch.nn.functional.normalize(vectors.float(), dim=-1).to(vectors.dtype)
 
 
-class TailPooling(_BatchedPooling):
+class TailPooling(BatchedPooling):
     """Keeps the last k token vectors of a text (the paper's Tail variants)."""
 
     @property
@@ -231,7 +247,7 @@ class TailPooling(_BatchedPooling):
         return _gather_kept(embeddings, kept)
 
 
-class SpacingPooling(_BatchedPooling):
+class SpacingPooling(BatchedPooling):
     """Keeps every n-th token vector of a text, from the first on (the paper's K2 and K4 variants).
 
     Args:

@@ -18,7 +18,7 @@ from sentence_transformers.util.similarity import maxsim
 from torch import Tensor, nn
 
 from crisp_rag.errors import InvalidInputError
-from crisp_rag.models.pooling import ClusterPooling, _BatchedPooling, check_budget
+from crisp_rag.models.pooling import BatchedPooling, ClusterPooling, check_budget, find_pooling
 
 Codec = Literal["float", "sign", "both"]
 
@@ -84,7 +84,7 @@ class CrispLoss(nn.Module):
         """The trainer's step, set by it; decides the budget, so that a resumed run draws the same ones."""
         self.parts: dict[str, float] = {}
         """The parts of the last loss, for the log."""
-        if self.budgets and not isinstance(_pooling(model), ClusterPooling):
+        if self.budgets and not isinstance(find_pooling(model, BatchedPooling), ClusterPooling):
             raise InvalidInputError("Budgets are drawn for a ClusterPooling; this model has none.")
         self._teacher = [teacher] if teacher is not None else []  # in a list: not a part of what is trained or saved
 
@@ -166,7 +166,7 @@ class CrispLoss(nn.Module):
         return loss
 
     def _pooling_of_step(self) -> Any:
-        pooling = _pooling(self.model)
+        pooling = find_pooling(self.model, BatchedPooling)
         if not self.budgets:
             return pooling
         query, document = random.Random(f"{self.seed}-{self.step}").choice(self.budgets)
@@ -179,7 +179,7 @@ class CrispLoss(nn.Module):
             if self._teacher:
                 tokens = [token_vectors(self._teacher[0], column, task) for column, task in _with_tasks(features)]
             length = tokens[0][1].sum(dim=1, keepdim=True).clamp_min(1)
-            pooling = _pooling(self.model)
+            pooling = find_pooling(self.model, BatchedPooling)
             if isinstance(pooling, ClusterPooling):
                 tokens = [
                     pooling.keep_all(*column, "document" if position else "query") for position, column in enumerate(tokens)
@@ -193,10 +193,6 @@ def _one_bit(vectors: Tensor) -> Tensor:
     return vectors + (code - vectors).detach()
 
 
-def _pooling(model: MultiVectorEncoder) -> Any:
-    return next((module for module in model if isinstance(module, _BatchedPooling)), None)
-
-
 def _with_tasks(features: list[dict[str, Any]]) -> list[tuple[dict[str, Any], str]]:
     return [(column, "query" if position == 0 else "document") for position, column in enumerate(features)]
 
@@ -205,7 +201,7 @@ def token_vectors(model: MultiVectorEncoder, features: dict[str, Any], task: str
     """(B, T, D) token vectors before pooling and their (B, T) mask."""
     kept = dict(features)
     for module in model:
-        if isinstance(module, _BatchedPooling):
+        if isinstance(module, BatchedPooling):
             break
         kept = module(kept, task=task) if "task" in getattr(module, "forward_kwargs", ()) else module(kept)
     return kept["token_embeddings"], kept["attention_mask"].bool()

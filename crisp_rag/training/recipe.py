@@ -55,6 +55,8 @@ class TrainingOptions:
         max_tokens: Tokens of a text that are read in training; the saved encoder reads as many as before.
         lora_rank: Train low-rank updates of so many dims (LoRA, arXiv 2106.09685) of the chosen layers' linear maps
             instead of the maps; they are merged into the weights at the end.  None trains the weights.
+        average: How far the saved weights go from the start's (0) to the trained ones (1).  Half way keeps more of what
+            the start knows of other texts than those trained on (WiSE-FT, Wortsman et al. 2021, arXiv 2109.01903).
         scale, contrast, distillation, teacher_scale, budgets, codec, mini_batch_size: See :class:`CrispLoss`.
         evaluate_steps: Call ``evaluate`` every so many steps; 0 for never.
         save_steps: A checkpoint every so many steps, the newest two are kept; 0 for none.
@@ -68,6 +70,7 @@ class TrainingOptions:
     layers: int | None = 3
     lora_rank: int | None = None
     max_tokens: int = 160
+    average: float = 1.0
     scale: float = 20.0
     contrast: float = 1.0
     distillation: float = 1.0
@@ -87,6 +90,8 @@ class TrainingOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InvalidInputError(f"{name} must be at least 1, or None, got {value}.")
+        if not 0 < self.average <= 1:
+            raise InvalidInputError(f"average must be above 0 and at most 1, got {self.average}.")
         if not self.learning_rate > 0 or self.save_steps < 0 or self.evaluate_steps < 0:
             raise InvalidInputError("learning_rate must be above 0, save_steps and evaluate_steps at least 0.")
 
@@ -163,6 +168,7 @@ def train(
     model.model_card_data.widget = [{}]  # or the trainer makes up examples for a card that is written below
     read = model.max_seq_length
     model.max_seq_length = min(options.max_tokens, read or options.max_tokens)
+    start = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     frozen = _freeze(model, options.layers)
     merge = _add_lora(model, options) if options.lora_rank else None
     loss = CrispLoss(
@@ -205,6 +211,7 @@ def train(
         for parameter in frozen:
             parameter.requires_grad_(True)
         model.eval()
+    _average(model, start, options.average)
     seconds = time.perf_counter() - started
     report = TrainingReport(
         steps=state.global_step,
@@ -224,6 +231,14 @@ def train(
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     encoder.weights_changed()
     return report
+
+
+@torch.no_grad()
+def _average(model: nn.Module, start: dict[str, torch.Tensor], share: float) -> None:
+    """Go ``share`` of the way from the start's weights to the model's."""
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and share < 1:
+            tensor.copy_(torch.lerp(start[name].to(tensor.device), tensor, share))
 
 
 @dataclass(frozen=True, slots=True)

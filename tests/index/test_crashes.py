@@ -144,12 +144,13 @@ def kill_again_and_again(path: Path, encoder: Any, expected: Any, forked: Any, r
     commits = unacknowledged = 0
     for round_ in range(rounds):
         child = forked(write_forever(path, encoder, round_, state))
-        first = child.readline()
-        time.sleep(float(random.uniform(0, 0.12)))
+        lines = [child.readline() for _ in range(int(random.integers(1, 10)))]
+        time.sleep(float(random.uniform(0, 0.05)))
         child.kill()
-        code, lines = child.wait()
+        code, rest = child.wait()
+        lines += rest
         assert code == -signal.SIGKILL, lines
-        allowed = possible_states(state, [first, *lines])
+        allowed = possible_states(state, lines)
         state = check(path, encoder, expected, allowed, random)
         commits += lines.count("done")
         unacknowledged += len(allowed) > 1 and state is allowed[1]

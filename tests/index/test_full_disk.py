@@ -107,6 +107,44 @@ def test_a_disk_that_fills_up_during_writes_costs_nothing_but_an_error(
         assert len(list((path / "segments").iterdir())) == 1, "what failed left nothing behind"
 
 
+@pytest.mark.parametrize("leave", [0, 4096, 40_960])
+def test_whatever_needs_space_on_a_full_disk_says_so_and_works_again_later(
+    small_disk: Path, encoder: Any, passages: Any, leave: int
+) -> None:
+    path = small_disk / "index"
+    with CrispIndex.create(path, encoder) as index:
+        index.add(passages(500))
+    filler = fill(small_disk, leave)
+
+    def use() -> int:
+        with CrispIndex.open(path, encoder) as opened:
+            return len(opened.search("oak", k=1000, where={"even": True}))
+
+    def add() -> None:
+        with CrispIndex.open(path, encoder) as opened:
+            opened.add(passages(100, prefix="q"))
+
+    def copy() -> None:
+        with CrispIndex.open(path, encoder) as opened:
+            opened.copy_to(small_disk / "copy")
+
+    for write in (add, copy, lambda: CrispIndex.create(small_disk / "other", encoder).close()):
+        with pytest.raises(DiskFullError, match="No space left on device to write"):
+            write()
+    if leave < 40_960:  # SQLite shares memory with other readers in a file: without space for it nobody can read
+        for read in (use, lambda: verify_index(path)):
+            with pytest.raises(DiskFullError):
+                read()
+    else:
+        assert use() == 250 and verify_index(path).sound
+    filler.unlink()
+    assert use() == 250 and verify_index(path).sound
+    add()
+    copy()
+    CrispIndex.create(small_disk / "other", encoder).close()
+    assert verify_index(small_disk / "copy").passages == 600
+
+
 def test_a_merge_that_finds_no_space_does_not_undo_the_change_before_it(
     index: CrispIndex, passages: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,7 @@ def writer(path: Path, encoder: Any, seconds: float) -> Any:
                 if number % 25 == 24:
                     index.compact()
                 number += 1
+                time.sleep(0.01)
         tell(str(number))
 
     return run
@@ -60,6 +61,7 @@ def reader(path: Path, encoder: Any, seconds: float, seed: int) -> Any:
             assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
             assert len(index) % BATCH == 0
             looks += 1
+            time.sleep(0.02)
             if looks % 20 == 0:
                 index.close()
                 index = CrispIndex.open(path, encoder)

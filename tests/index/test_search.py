@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from crisp_rag.index import CrispIndex, Passage, scoring, writing
+from crisp_rag.index import CrispIndex, Passage, scoring, verify_index, writing
 
 QUERIES = ["oak", "oak pine fir", "alder birch cedar alder", "words nobody stored", "rowan " * 40]
 
@@ -199,13 +199,23 @@ class LikeADict(RuleBasedStateMachine):
     def _remember(self, passages: list[Passage]) -> None:
         for passage in passages:
             self.model.pop(passage.id, None)
-        self.model.update({passage.id: passage for passage in passages})
+            self.model[passage.id] = passage
 
     @rule(batch=batches)
     def add(self, batch: dict[str, tuple[str, int]]) -> None:
         passages = self._put(batch)
         assert self.index.add(passages) == list(batch)
         self._remember(passages)
+
+    @rule(stream=st.lists(st.tuples(ids, texts, st.integers(0, 3)), max_size=8), commit_every=st.integers(1, 4))
+    def add_stream(self, stream: list[tuple[str, str, int]], commit_every: int) -> None:
+        passages = [Passage(id_, text, {"n": n}) for id_, text, n in stream]
+        assert self.index.add_stream(iter(passages), commit_every=commit_every) == len(passages)
+        self._remember(passages)
+
+    @rule()
+    def declare(self) -> None:
+        self.index.declare(["n"])
 
     @rule(gone=st.lists(ids, max_size=4), batch=batches)
     def replace(self, gone: list[str], batch: dict[str, tuple[str, int]]) -> None:
@@ -242,6 +252,7 @@ class LikeADict(RuleBasedStateMachine):
     @rule()
     def reopen(self) -> None:
         self.index.close()
+        assert verify_index(self.folder / "index").sound
         self.index = CrispIndex.open(self.folder / "index", self.encoder)
 
     @rule(query=texts, k=st.integers(1, 15), n=st.one_of(st.none(), st.integers(0, 3)))
@@ -263,15 +274,16 @@ class LikeADict(RuleBasedStateMachine):
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+@pytest.mark.parametrize("examples", [40, pytest.param(1000, marks=pytest.mark.slow)])
 def test_any_sequence_of_changes_equals_a_dict_with_brute_force(
-    encoder: Any, expected: Any, monkeypatch: pytest.MonkeyPatch
+    encoder: Any, expected: Any, monkeypatch: pytest.MonkeyPatch, examples: int
 ) -> None:
     from hypothesis.stateful import run_state_machine_as_test
 
     monkeypatch.setattr(writing, "MAX_SMALL_SEGMENTS", 3)
     monkeypatch.setattr(writing, "MIN_DEAD_VECTORS", 10)
     LikeADict.encoder, LikeADict.expected = encoder, staticmethod(expected)
-    run_state_machine_as_test(LikeADict, settings=settings(max_examples=40, stateful_step_count=20, deadline=None))
+    run_state_machine_as_test(LikeADict, settings=settings(max_examples=examples, stateful_step_count=20, deadline=None))
 
 
 def test_no_two_hits_share_anything_that_a_caller_may_change(index: CrispIndex) -> None:

@@ -37,14 +37,16 @@ def test_document_vectors_have_unit_length(encoder: Any, texts: list[str]) -> No
         assert np.linalg.norm(array, axis=1) == pytest.approx(np.ones(len(array)), abs=1e-4)
 
 
-def test_query_vectors_sum_to_the_sum_of_the_token_vectors_and_their_share_of_the_text_vector(
-    encoder: Any, texts: list[str]
-) -> None:
-    share = encoder.pooling_module.text_vector
-    assert share > 0
+def test_query_vectors_sum_to_the_sum_of_the_token_vectors(encoder: Any, texts: list[str]) -> None:
     for array, own in zip(encoder.encode_query(texts[:3]), encoder.encode_tokens(texts[:3], "query"), strict=True):
+        assert array.sum(axis=0) == pytest.approx(own.sum(axis=0), abs=1e-3)
+
+
+def test_a_query_s_text_vector_counts_a_share_of_its_tokens(encoder: Any, texts: list[str]) -> None:
+    other = encoder.with_pooling("8x32", query_text_vector=0.3)
+    for array, own in zip(other.encode_query(texts[:3]), encoder.encode_tokens(texts[:3], "query"), strict=True):
         total = own.sum(axis=0)
-        text_vector = share * len(own) * total / np.linalg.norm(total)
+        text_vector = 0.3 * len(own) * total / np.linalg.norm(total)
         assert array.sum(axis=0) == pytest.approx(total + text_vector, abs=1e-3)
         assert array[-1] == pytest.approx(text_vector, abs=1e-3)
 

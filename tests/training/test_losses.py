@@ -113,6 +113,7 @@ def test_small_forward_passes_give_the_loss_and_the_gradients_of_one_large_one(t
 
 def test_the_teacher_sees_the_text_vector_too(tiny: Any) -> None:
     tiny.model.eval()
-    whole = tiny.with_pooling("65x65", text_vector=0.5)  # as many clusters as there are tokens, and the text vector
+    # As many clusters as there are tokens, and the text vector.
+    whole = tiny.with_pooling("65x65", document_text_vector=True, query_text_vector=0.5)
     loss = CrispLoss(whole.model, contrast=0.0, distillation=1.0)
     assert float(loss(_features(whole, QUERIES, POSITIVES))) == pytest.approx(0.0, abs=1e-4)

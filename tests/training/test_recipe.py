@@ -44,6 +44,24 @@ def test_only_the_upper_layers_change(tiny: Any, examples: Any, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("lora_rank", [None, 4])
+def test_averaged_weights_lie_between_the_start_and_the_trained_ones(
+    tiny_backbone: Path, examples: Any, tmp_path: Path, lora_rank: int | None
+) -> None:
+    from crisp_rag.models import build_encoder
+
+    def trained(average: float) -> dict[str, np.ndarray]:
+        encoder = build_encoder(tiny_backbone, pooling="4x8", max_tokens=64, device="cpu")
+        train(encoder, examples, tmp_path / f"{average}", replace(OPTIONS, lora_rank=lora_rank, average=average))
+        return _weights(load_encoder(tmp_path / f"{average}", device="cpu"))
+
+    start = _weights(build_encoder(tiny_backbone, pooling="4x8", max_tokens=64, device="cpu"))
+    whole, part = trained(1.0), trained(0.25)
+    assert any(not np.array_equal(whole[name], start[name]) for name in start)
+    for name, value in start.items():
+        np.testing.assert_allclose(part[name], 0.75 * value + 0.25 * whole[name], atol=1e-6)
+
+
+@pytest.mark.parametrize("lora_rank", [None, 4])
 def test_interrupted_and_resumed_it_ends_in_the_same_place(
     tiny: Any, tiny_backbone: Path, examples: Any, tmp_path: Path, lora_rank: int | None
 ) -> None:
