@@ -220,6 +220,19 @@ def test_an_index_that_is_closed_stops_making_lists(large: CrispIndex) -> None:
     large._backend.wait()
 
 
+def test_a_program_may_end_while_lists_are_made(large: CrispIndex, children: Any) -> None:
+    large.delete(where={"n": {"$lt": 300}})
+    large.close()
+    program = """
+    import numpy as np
+    from crisp_rag.index import planner
+    planner.EXACT_VECTORS = 100
+    index = CrispIndex.open(path, encoder)
+    print(len(index.search_vectors([np.ones((2, 16))])[0]))
+    """
+    assert children.run(large.path, program) == "10"
+
+
 def test_copies_leave_the_cache_behind_and_are_copies_still(large: CrispIndex, encoder: Any, tmp_path: Path) -> None:
     large.copy_to(tmp_path / "copy")
     with CrispIndex.open(tmp_path / "copy", encoder) as copy:

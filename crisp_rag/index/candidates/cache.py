@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -51,8 +52,9 @@ class CandidateCache:
         self._guard = threading.Lock()
         self._loaded: tuple[tuple[int, int] | None, CandidateLists | None] = (None, None)
         self._searcher: CandidateSearch | None = None
-        self._thread: threading.Thread | None = None
         self._closed = threading.Event()
+        self._running: list[threading.Thread] = []
+        weakref.finalize(self, _end, self._closed, self._running)
 
     def searcher(self, snapshot: Snapshot) -> CandidateSearch:
         """The newest lists, made to go with a snapshot; starts to make new ones where they have been outgrown."""
@@ -82,8 +84,7 @@ class CandidateCache:
 
     def wait(self) -> None:
         """Wait for lists that are being made in the background."""
-        thread = self._thread
-        if thread is not None:
+        for thread in list(self._running):
             thread.join()
 
     def close(self) -> None:
@@ -107,10 +108,11 @@ class CandidateCache:
 
     def _build_in_background(self, snapshot: Snapshot) -> None:
         with self._guard:
-            if self._closed.is_set() or (self._thread is not None and self._thread.is_alive()):
+            if self._closed.is_set() or any(thread.is_alive() for thread in self._running):
                 return
-            self._thread = threading.Thread(target=self._build_quietly, args=(snapshot,), name="crisp-lists", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._build_quietly, args=(snapshot,), name="crisp-lists", daemon=True)
+            self._running[:] = [thread]
+            thread.start()
 
     def _build_quietly(self, snapshot: Snapshot) -> None:
         # Whatever goes wrong here costs speed only: the folder may be read-only, gone, or full.
@@ -192,6 +194,14 @@ class CandidateCache:
     def _go_on(self) -> None:
         if self._closed.is_set():
             raise Cancelled
+
+
+def _end(closed: threading.Event, running: list[threading.Thread]) -> None:
+    """Stop and wait, at the latest before the interpreter ends: it must not go while a thread is inside FAISS."""
+    closed.set()
+    for thread in running:
+        if thread is not threading.current_thread():
+            thread.join()
 
 
 def outgrown(snapshot: Snapshot, coverage: Coverage) -> bool:
