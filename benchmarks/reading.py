@@ -286,20 +286,19 @@ class Recording(ExtractiveReader):
         return figures
 
 
-def measure(encoder: CrispEncoder, tokens: CachedTokens, data: Path) -> dict[str, Any]:
+def measure(encoder: CrispEncoder, tokens: CachedTokens, data: Path, results: dict[str, Any]) -> None:
+    """Put the figures into the results, and write them down after every stage."""
     dataset, unanswerable_ids = squad2(data)
     texts = {id_: document.text for id_, document in dataset.corpus.items()}
     reader = Recording(encoder)
     reader.vectors.tokens = tokens
     wide = crisp_hits(encoder, tokens, dataset, 50)
     crisp = {id_: hits[:K] for id_, hits in wide.items()}
-    results: dict[str, Any] = {"encoder": encoder.name, "k": K, "threshold": reader.threshold}
+    results.update({"encoder": encoder.name, "k": K, "threshold": reader.threshold})
     started = time.process_time()
     scores = evaluate_reader(reader, dataset, crisp, texts, unanswerable_ids)
     results["crisp"] = {**scores.to_dict(), "reading_cpu_seconds": time.process_time() - started}
     rows = [reader.seen[text] for text in dataset.queries.values()]
-    dense = dense_hits(dataset, K, wide, tokens.folder)
-    results["dense"] = evaluate_reader(reader, dataset, dense, texts, unanswerable_ids).to_dict()
     ids = list(dataset.queries)
     truth = np.array([id_ not in unanswerable_ids for id_ in ids])
     plain = np.array([row["match"] for row in rows])
@@ -307,12 +306,20 @@ def measure(encoder: CrispEncoder, tokens: CachedTokens, data: Path) -> dict[str
     results["auroc_of_each_figure"] = {name: auroc(truth, np.array([row[name] for row in rows])) for name in NAMES}
     evidence = [scores.per_query[id_]["evidence"] for id_ in ids]
     results["curve"] = [asdict(point) for point in risk_curve(evidence, truth.tolist(), points=41)]
+    write(results)
     sample = random.Random(0).sample([id_ for id_ in ids if id_ not in unanswerable_ids], 1000)
     results["of_1000_questions"] = {
         "sentences_quoted": {str(count): quoted(encoder, tokens, dataset, crisp, sample, count) for count in (1, 2, 3)},
         "compression": compression(reader, dataset, crisp, sample),
     }
-    return results
+    write(results)
+    dense = dense_hits(dataset, K, wide, tokens.folder)
+    results["dense"] = evaluate_reader(reader, dataset, dense, texts, unanswerable_ids).to_dict()
+    write(results)
+
+
+def write(results: dict[str, Any]) -> None:
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 def quoted(
@@ -335,12 +342,12 @@ def main() -> None:
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     if arguments.fit:
         results["fit"] = fit_calibration(encoder, tokens, arguments.data)
+        write(results)
         print(json.dumps(results["fit"], indent=1))
     else:
-        results.update(measure(encoder, tokens, arguments.data))
+        measure(encoder, tokens, arguments.data, results)
         shown = {key: value for key, value in results["crisp"].items() if not isinstance(value, dict)}
         print(json.dumps({"crisp": shown, "dense": results["dense"]}, indent=1))
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
