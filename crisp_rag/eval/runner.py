@@ -314,7 +314,8 @@ def _reading_encoder(systems: dict[str, System]) -> Any:
     from crisp_rag.models import load_encoder
 
     name = _read_with(systems)
-    return load_encoder() if name is None else systems[name].encoder()  # type: ignore[attr-defined]
+    encoder = None if name is None else systems[name].encoder()  # type: ignore[attr-defined]
+    return load_encoder() if encoder is None else encoder
 
 
 def sentence(step: Step) -> str:
