@@ -2,8 +2,8 @@
 
     READERS["mine"] = lambda encoder: MyReader()
 
-Every reader gets the same kind of hits, whatever found them: the relevance of a hit, which a reader may lean on, is
-always that of a multi-vector encoder, the system's own or else the default one.
+Systems differ in what they find alone: within a run one encoder gives the relevance of all hits, which a reader may
+lean on, and one reader of each name reads them.
 """
 
 from __future__ import annotations
@@ -42,24 +42,71 @@ def check_readers(names: Sequence[str]) -> None:
             raise InvalidInputError(f"Unknown reader {name!r}: use {', '.join(READERS)}.")
 
 
-def read(
-    name: str,
+class Reading:
+    """The readers of a run.
+
+    Args:
+        load: Makes the encoder, for the relevance of hits and for the readers; called when it is first needed.
+        cache: Where vectors of documents may lie.
+    """
+
+    def __init__(self, load: Callable[[], Any], cache: EncodingCache) -> None:
+        self._load = load
+        self._cache = cache
+        self._encoder: Any = None
+        self._readers: dict[str, Any] = {}
+
+    @property
+    def encoder(self) -> Any:
+        """The encoder, which encodes a query once."""
+        if self._encoder is None:
+            self._encoder = _EncodesQueriesOnce(self._load())
+        return self._encoder
+
+    def read(
+        self, name: str, dataset: Dataset, found: Record, on_progress: Callable[[int, int], None] | None = None
+    ) -> Record:
+        """What a reader makes of what a system found.
+
+        Args:
+            name: Of :data:`READERS`.
+            dataset: With answers, and perhaps unanswerable queries.
+            found: The record of the system.
+            on_progress: Gets (questions read, of how many).
+        """
+        if name not in self._readers:
+            self._readers[name] = READERS[name](self.encoder)
+        return _read(self._readers[name], self.encoder, dataset, found, self._cache, on_progress)
+
+
+class _EncodesQueriesOnce:
+    """An encoder that remembers the vectors of every query, also with another pooling."""
+
+    def __init__(self, encoder: Any) -> None:
+        self._own = encoder
+        self._known: dict[str, np.ndarray] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._own, name)
+        return (lambda *given, **options: _EncodesQueriesOnce(value(*given, **options))) if name == "with_pooling" else value
+
+    def encode_query(self, texts: Any, **options: Any) -> Any:
+        asked = [texts] if isinstance(texts, str) else list(texts)
+        missing = [text for text in dict.fromkeys(asked) if text not in self._known]
+        if missing:
+            self._known.update(zip(missing, self._own.encode_query(missing, **options), strict=True))
+        found = [self._known[text] for text in asked]
+        return found[0] if isinstance(texts, str) else found
+
+
+def _read(
+    reader: Any,
     encoder: Any,
     dataset: Dataset,
     found: Record,
     cache: EncodingCache,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] | None,
 ) -> Record:
-    """What a reader makes of what a system found.
-
-    Args:
-        name: Of :data:`READERS`.
-        encoder: For the relevance of hits, and for the reader.
-        dataset: With answers, and perhaps unanswerable queries.
-        found: The record of the system.
-        cache: Where vectors of documents may lie.
-        on_progress: Gets (questions read, of how many).
-    """
     from crisp_rag.eval.answers import evaluate_reader
 
     answerable = {query: text for query, text in dataset.queries.items() if query in dataset.answers}
@@ -67,7 +114,7 @@ def read(
     run = {query: hits[:READ_DEPTH] for query, hits in {**found.run, **found.unanswerable}.items() if query in asked.queries}
     hits = with_relevance(encoder, asked, run, cache)
     texts = {id_: dataset.corpus[id_].encoded_text for each in hits.values() for id_, _, _ in each}
-    scores = evaluate_reader(READERS[name](encoder), asked, hits, texts, set(dataset.unanswerable), on_progress)
+    scores = evaluate_reader(reader, asked, hits, texts, set(dataset.unanswerable), on_progress)
     figures = {key: value for key, value in scores.to_dict().items() if value is not None}
     return Record(figures, scores.per_query)
 

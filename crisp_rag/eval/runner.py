@@ -172,7 +172,9 @@ def run_suite(
     outcome = Outcome(
         suite, {dataset.name: dataset for dataset in datasets}, systems, {}, make_manifest(suite, checksums, command), {}
     )
-    run = _Run(outcome, Records(out), EncodingCache(cache), resume, on_step or _silent, on_message or _silent)
+    encodings = EncodingCache(cache)
+    readers = reading.Reading(lambda: _reading_encoder(systems), encodings)
+    run = _Run(outcome, Records(out), encodings, readers, resume, on_step or _silent, on_message or _silent)
     for dataset, spec in zip(datasets, suite.datasets):
         for name, system in systems.items():
             run.measure(dataset, spec, name, system)
@@ -192,6 +194,7 @@ class _Run:
     outcome: Outcome
     records: Records
     cache: EncodingCache
+    reading: reading.Reading
     resume: bool
     tell_step: Callable[[Step], None]
     tell: Callable[[str], None]
@@ -233,14 +236,16 @@ class _Run:
         return found
 
     def _answers(self, dataset: Dataset, spec: DatasetSpec, name: str, reader: str, system: System, found: Record) -> Record:
-        key = key_of(retrieval=self._key(dataset, spec, name, system), reader=reader, depth=reading.READ_DEPTH)
+        key = key_of(
+            retrieval=self._key(dataset, spec, name, system), reader=reader, depth=reading.READ_DEPTH,
+            read_with=_read_with(self.outcome.systems),
+        )  # fmt: skip
         label = f"{name}+{reader}"
         answers = self.records.load(dataset.name, label, key) if self.resume else None
         if answers is None:
-            answers = reading.read(
-                reader, _encoder_of(system), dataset, found, self.cache,
-                lambda done, of: self.tell_step(Step(dataset.name, label, "read", done, of)),
-            )  # fmt: skip
+            answers = self.reading.read(
+                reader, dataset, found, lambda done, of: self.tell_step(Step(dataset.name, label, "read", done, of))
+            )
             add_intervals(answers.figures, answers.per_query, reading.COMPARED, self.outcome.suite.seed)
             self.records.save(dataset.name, label, key, answers)
         return answers
@@ -299,14 +304,18 @@ def _search(
     return run
 
 
-def _encoder_of(system: System) -> Any:
-    """The system's own, or the default one where it has none."""
-    encoder = system.encoder() if hasattr(system, "encoder") else None
-    if encoder is not None:
-        return encoder
+def _read_with(systems: dict[str, System]) -> str | None:
+    """The system whose encoder reads for all: crisp, else the first that has one; None for the default encoder."""
+    names = [name for name, system in systems.items() if hasattr(system, "encoder")]
+    return "crisp" if "crisp" in names else next(iter(names), None)
+
+
+def _reading_encoder(systems: dict[str, System]) -> Any:
     from crisp_rag.models import load_encoder
 
-    return load_encoder()
+    name = _read_with(systems)
+    encoder = None if name is None else systems[name].encoder()  # type: ignore[attr-defined]
+    return load_encoder() if encoder is None else encoder
 
 
 def sentence(step: Step) -> str:

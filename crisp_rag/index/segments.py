@@ -55,7 +55,7 @@ class Segment:
 
     def __getitem__(self, chosen: slice | np.ndarray) -> list[np.ndarray]:
         """The planes of some vectors."""
-        return [plane[chosen] for plane in self.planes]
+        return [picked(plane, chosen) for plane in self.planes]
 
     def vectors(self, chosen: slice | np.ndarray) -> np.ndarray:
         """(n, dim) float32 vectors as the encoder gave them, but for what the codec loses."""
@@ -64,6 +64,11 @@ class Segment:
     def turned_for(self, codec: Codec, chosen: slice | np.ndarray) -> np.ndarray:
         """The same, turned as another codec turns vectors."""
         return self.codec.decode(self[chosen]) if codec is self.codec else codec.turn(self.vectors(chosen))
+
+
+def picked(plane: np.ndarray, chosen: slice | np.ndarray) -> np.ndarray:
+    """Some rows of a plane; for numbers ``take`` has a quarter of the time of an index."""
+    return plane[chosen] if isinstance(chosen, slice) else np.take(plane, chosen, axis=0)
 
 
 def encoded(blocks: Iterable[np.ndarray], codec: Codec) -> Iterator[list[np.ndarray]]:

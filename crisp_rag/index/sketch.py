@@ -21,34 +21,39 @@ class Sketch:
 
     def __init__(self, queries: np.ndarray) -> None:
         padded = np.pad(queries, ((0, 0), (0, -queries.shape[1] % 8)))
-        largest = np.abs(padded).max(axis=1, keepdims=True)
-        self._steps = np.where(largest > 0, largest / 127, 1).astype(np.float32)
-        self._queries = np.rint(padded / self._steps).astype(np.int8)
-        self._sums = self._queries.sum(axis=1, dtype=np.int32)
+        self._queries, self.steps = eight_bits(padded)
+        self._half_sums = (self._queries.sum(axis=1, dtype=np.int32) / 2).astype(np.float32)
 
     def similarity(self, signs: np.ndarray, scales: np.ndarray) -> np.ndarray:
-        """(n, queries) float32 estimates of inner products, up to a factor that is the same for all.
+        """(n, queries) float32 estimates of inner products, in units of ``steps`` and up to a factor that all share.
 
         Args:
             signs: (n, bytes) uint8.
             scales: (n,) float32.
         """
-        # With bits b in {0, 1} the signs are 2b - 1, hence q . signs = 2 q . b - sum(q).
-        products = whole_product(np.unpackbits(signs, axis=1), self._queries)
-        similarity = (2 * products - self._sums).astype(np.float32)
-        similarity *= self._steps.ravel()
+        # With bits b in {0, 1} the signs are 2b - 1, hence q . signs / 2 = q . b - sum(q) / 2.
+        similarity = whole_product(np.unpackbits(signs, axis=1).view(np.int8), self._queries).astype(np.float32)
+        similarity -= self._half_sums
         similarity *= scales[:, None]
         return similarity
 
 
-def whole_product(bits: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    """(n, queries) int32: uint8 bits (n, dim) times int8 queries (queries, dim), exactly."""
+def eight_bits(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n, dim) int8 and (n,) float32 steps: a float32 vector is near its whole numbers times its step."""
+    largest = np.abs(vectors).max(axis=1)
+    steps = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+    return np.rint(vectors / steps[:, None]).astype(np.int8), steps
+
+
+def whole_product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """(n, m) int32: int8 (n, dim) times int8 (m, dim), exactly."""
     import torch
 
+    first, second = torch.from_numpy(left), torch.from_numpy(right)
     if _has_whole_product():
-        return torch._int_mm(torch.from_numpy(bits).view(torch.int8), torch.from_numpy(queries).T.contiguous()).numpy()
-    # Sums of fewer than 2**24 whole numbers are exact in float32, too.
-    return (torch.from_numpy(bits).float() @ torch.from_numpy(queries).float().T).int().numpy()
+        return torch._int_mm(first, second.T.contiguous()).numpy()
+    # Slower, and the same but for sums beyond 2**24, which float32 rounds.
+    return (first.float() @ second.float().T).int().numpy()
 
 
 @lru_cache(maxsize=1)

@@ -11,6 +11,8 @@ import pytest
 
 from crisp_rag.errors import DatasetError, InvalidInputError
 from crisp_rag.eval import READERS, evaluate
+from crisp_rag.eval.encodings import EncodingCache
+from crisp_rag.eval.readers import Reading
 
 QUERIES = {
     "q1": "how long does a refund take",
@@ -74,7 +76,7 @@ def test_a_reader_gets_questions_with_answers_those_without_and_five_hits_of_eac
     (call,) = calls
     assert list(call["dataset"].queries) == ["q1", "q2", "u1"]
     assert call["no"] == {"u1"}
-    assert call["reader"] is words
+    assert call["reader"].dim == words.dim  # the encoder, which remembers queries
     assert all(0 < len(hits) <= 5 for hits in call["hits"].values())
     assert set(call["texts"]) == {id_ for hits in call["hits"].values() for id_, _, _ in hits}
     assert call["texts"]["d1"] == "Refunds\nA refund takes five working days."
@@ -118,3 +120,25 @@ def test_a_data_set_without_answers_or_an_unknown_reader_is_refused_before_anyth
     with pytest.raises(InvalidInputError, match="Unknown reader 'none': use extractive"):
         evaluate([make_folder("other")], ["words"], readers=["none"])
     assert words.documents == 0
+
+
+def test_one_encoder_reads_for_all_systems_and_encodes_a_query_once():
+    asked = []
+
+    class Counting:
+        dim = 2
+
+        def encode_query(self, texts):
+            asked.extend(texts)
+            return [np.full((1, 2), len(text), dtype=np.float32) for text in texts]
+
+        def with_pooling(self, spec):
+            return self
+
+    reading = Reading(Counting, EncodingCache(None))
+    first = reading.encoder.encode_query(["one", "three", "one"])
+    assert [float(vectors[0, 0]) for vectors in first] == [3.0, 5.0, 3.0]
+    assert float(reading.encoder.encode_query("three")[0, 0]) == 5.0
+    assert asked == ["one", "three"]
+    reading.encoder.with_pooling("none").encode_query(["one"])
+    assert asked == ["one", "three", "one"]  # another pooling gives other vectors

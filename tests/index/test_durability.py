@@ -36,7 +36,8 @@ def test_killing_a_writer_loses_nothing_that_it_acknowledged(
         first = child.stdout.readline()
         time.sleep(0.05 + 0.06 * kill + 0.02 * round_)
         child.kill()
-        for line in [first, *child.communicate()[0].splitlines()]:
+        # Read by the same reader: communicate() would pass over lines that readline() had read ahead.
+        for line in [first, *child.stdout.read().splitlines()]:
             words = line.split()
             if words[:1] == ["added"] and len(words) == 3:
                 acknowledged.update(words[1:])

@@ -126,7 +126,7 @@ def query(request: pytest.FixtureRequest) -> str:
 
 
 def filled(path: Path, encoder: Any) -> CrispIndex:
-    index = CrispIndex.create(path, encoder)
+    index = CrispIndex.create(path, encoder, codec="float16")
     index.add_texts(list(TEXTS.values()), ids=list(TEXTS), metadatas=list(METADATAS.values()))
     return index
 

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock, Timeout
 
+from crisp_rag.index import planner
 from crisp_rag.index.candidates import calibration, files
 from crisp_rag.index.candidates.clusters import TRAINED_ON, Clusters, cluster_count, train
 from crisp_rag.index.candidates.lists import CandidateLists, Effort, invert
 from crisp_rag.index.candidates.search import CandidateSearch, Coverage
 from crisp_rag.index.codecs import Codec
-from crisp_rag.index.planner import EXACT_VECTORS
 from crisp_rag.index.scoring import QUERIES_AT_ONCE, SegmentOf, best_of, score_all
+from crisp_rag.index.sketch import eight_bits
 from crisp_rag.index.snapshots import Snapshot, starts_of
 
 OUTGROWN = 0.2
@@ -49,8 +52,9 @@ class CandidateCache:
         self._guard = threading.Lock()
         self._loaded: tuple[tuple[int, int] | None, CandidateLists | None] = (None, None)
         self._searcher: CandidateSearch | None = None
-        self._thread: threading.Thread | None = None
         self._closed = threading.Event()
+        self._running: list[threading.Thread] = []
+        weakref.finalize(self, _end, self._closed, self._running)
 
     def searcher(self, snapshot: Snapshot) -> CandidateSearch:
         """The newest lists, made to go with a snapshot; starts to make new ones where they have been outgrown."""
@@ -80,8 +84,7 @@ class CandidateCache:
 
     def wait(self) -> None:
         """Wait for lists that are being made in the background."""
-        thread = self._thread
-        if thread is not None:
+        for thread in list(self._running):
             thread.join()
 
     def close(self) -> None:
@@ -105,10 +108,11 @@ class CandidateCache:
 
     def _build_in_background(self, snapshot: Snapshot) -> None:
         with self._guard:
-            if self._closed.is_set() or (self._thread is not None and self._thread.is_alive()):
+            if self._closed.is_set() or any(thread.is_alive() for thread in self._running):
                 return
-            self._thread = threading.Thread(target=self._build_quietly, args=(snapshot,), name="crisp-lists", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._build_quietly, args=(snapshot,), name="crisp-lists", daemon=True)
+            self._running[:] = [thread]
+            thread.start()
 
     def _build_quietly(self, snapshot: Snapshot) -> None:
         # Whatever goes wrong here costs speed only: the folder may be read-only, gone, or full.
@@ -126,8 +130,9 @@ class CandidateCache:
         # In the order of rows: what follows reads passages as rising numbers.
         order = np.argsort(np.concatenate(passages), kind="stable")
         borders, entries = invert(np.concatenate(codes)[order], np.concatenate(passages)[order], len(clusters.centroids))
-        lists = CandidateLists(flat.rows, clusters.centroids, borders, entries, codec.name)
-        return CandidateLists(flat.rows, clusters.centroids, borders, entries, codec.name, self._recalls(snapshot, lists))
+        centroids, steps = eight_bits(clusters.centroids)
+        lists = CandidateLists(flat.rows, centroids, steps, borders, entries, codec.name)
+        return replace(lists, recalls=self._recalls(snapshot, lists))
 
     def _clusters(self, snapshot: Snapshot, codec: Codec) -> Clusters:
         """Trained on vectors of passages drawn at random."""
@@ -183,7 +188,7 @@ class CandidateCache:
             self._go_on()
             return [row for row, _ in searcher.search_with(query, k, effort)[0]]
 
-        queries = calibration.made_queries(vectors_of, len(flat))
+        queries = calibration.made_queries(vectors_of, len(flat), calibration.QUERIES)
         return calibration.measure([(int(flat.rows[own]), query) for own, query in queries], truth, answer)
 
     def _go_on(self) -> None:
@@ -191,9 +196,17 @@ class CandidateCache:
             raise Cancelled
 
 
+def _end(closed: threading.Event, running: list[threading.Thread]) -> None:
+    """Stop and wait, at the latest before the interpreter ends: it must not go while a thread is inside FAISS."""
+    closed.set()
+    for thread in running:
+        if thread is not threading.current_thread():
+            thread.join()
+
+
 def outgrown(snapshot: Snapshot, coverage: Coverage) -> bool:
     """Whether lists should be made: there are enough passages, and those that there are miss or outlive too many."""
-    if snapshot.live_vectors <= EXACT_VECTORS:
+    if snapshot.live_vectors <= planner.EXACT_VECTORS:
         return False
     missed = len(coverage.uncovered)
     in_vain = 0 if coverage.alive is None else int((~coverage.alive).sum())

@@ -16,17 +16,15 @@ from crisp_rag.index.candidates.lists import EFFORTS, Effort
 QUERIES = 64
 AT = 10
 _VECTORS = 8
-_MOVED = 0.6
-"""The length of what is added to a vector, in lengths of it."""
+_MOVED = 1.0
+"""The length of what is added to a vector, in lengths of it: so far off, made queries are as hard as real ones."""
 _SEED = 20240612
 
 Answer = Callable[[np.ndarray, int, Effort], Sequence[int]]
 Truth = Callable[[Sequence[np.ndarray], int], Sequence[Sequence[int]]]
 
 
-def made_queries(
-    vectors_of: Callable[[int], np.ndarray], passages: int, queries: int = QUERIES
-) -> list[tuple[int, np.ndarray]]:
+def made_queries(vectors_of: Callable[[int], np.ndarray], passages: int, queries: int) -> list[tuple[int, np.ndarray]]:
     """(passage, (vectors, dim) float32) pairs.
 
     Args:

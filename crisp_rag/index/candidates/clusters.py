@@ -22,8 +22,8 @@ _SEED = 20240612
 
 
 def cluster_count(vectors: int) -> int:
-    """How many clusters for that many vectors: a power of two near 8 square roots."""
-    return int(2 ** min(16, max(4, round(math.log2(8 * math.sqrt(max(vectors, 1)))))))
+    """How many clusters for that many vectors: a power of two near 16 square roots, as in PLAID (arXiv 2205.09707)."""
+    return int(2 ** min(16, max(4, round(math.log2(16 * math.sqrt(max(vectors, 1)))))))
 
 
 @dataclass(frozen=True)

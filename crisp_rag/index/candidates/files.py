@@ -19,7 +19,7 @@ from crisp_rag.index.segments import checksum_of
 
 CURRENT = "current.json"
 _KIND = 1
-_ARRAYS = ("rows", "centroids", "borders", "entries")
+_ARRAYS = ("rows", "centroids", "steps", "borders", "entries")
 
 
 def save(folder: Path, lists: CandidateLists, generation: int) -> None:
@@ -68,8 +68,9 @@ def load(folder: Path, generation: int) -> CandidateLists | None:
         if checksum_of(path) != said["checksum"]:
             return None
         data = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
-        rows, centroids, borders, entries = (_array(data, **said["arrays"][key]) for key in _ARRAYS)
-        return CandidateLists(rows, centroids, borders, entries, said["codec"], tuple(said["recalls"]))
+        rows, centroids, steps, borders, entries = (_array(data, **said["arrays"][key]) for key in _ARRAYS)
+        # The centroids are read whole by every search: in memory rather than in the map, of which torch would warn.
+        return CandidateLists(rows, centroids.copy(), steps.copy(), borders, entries, said["codec"], tuple(said["recalls"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

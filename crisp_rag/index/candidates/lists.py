@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from crisp_rag.index.codecs.base import inner
+from crisp_rag.index.sketch import eight_bits, whole_product
 from crisp_rag.index.snapshots import starts_of
 
 _SEEN = np.float32(1e-6)
@@ -35,8 +35,8 @@ class Effort:
 
 
 EFFORTS = (
-    Effort(4, 128, 32), Effort(8, 256, 48), Effort(16, 512, 64), Effort(32, 1024, 96), Effort(64, 2048, 128),
-    Effort(128, 4096, 192), Effort(256, 8192, 256),
+    Effort(8, 256, 24), Effort(16, 512, 32), Effort(32, 1024, 40), Effort(64, 2048, 48), Effort(96, 4096, 64),
+    Effort(128, 8192, 96), Effort(256, 16384, 128),
 )  # fmt: skip
 
 
@@ -46,7 +46,9 @@ class CandidateLists:
 
     Args:
         rows: (passages,) int64 rows that are covered, rising.
-        centroids: (clusters, dim) float32, turned as the codec ``codec`` turns vectors.
+        centroids: (clusters, dim) int8, turned as the codec ``codec`` turns vectors; in whole numbers they take a
+            quarter of the memory, and of the time of the product with a query.
+        steps: (clusters,) float32: what the whole numbers of each centroid are multiples of.
         borders: (clusters + 1,) int64: where the list of each cluster begins and ends.
         entries: int32 positions in ``rows``, list after list.
         codec: The name of that codec.
@@ -55,6 +57,7 @@ class CandidateLists:
 
     rows: np.ndarray
     centroids: np.ndarray
+    steps: np.ndarray
     borders: np.ndarray
     entries: np.ndarray
     codec: str
@@ -84,14 +87,12 @@ class CandidateLists:
 
     def _walk(self, query: np.ndarray, effort: Effort, keep: np.ndarray | None) -> np.ndarray:
         totals = self._totals()
-        similarity = inner(query, self.centroids)
         walked = []
-        for line in similarity:
-            clusters = self._nearest(line, effort.probes)
+        for clusters, similarity in zip(*self._nearest(query, effort.probes), strict=True):
             firsts = self.borders[clusters]
             sizes = self.borders[clusters + 1] - firsts
             entries = self.entries[np.repeat(firsts - starts_of(sizes), sizes) + np.arange(sizes.sum())]
-            gains = np.repeat(line[clusters] - line[clusters[0]], sizes)
+            gains = np.repeat(similarity - similarity[0], sizes)
             if keep is not None:
                 kept = keep[entries]
                 entries, gains = entries[kept], gains[kept]
@@ -105,12 +106,17 @@ class CandidateLists:
             found = found[np.argpartition(scores, len(scores) - effort.shortlist)[len(scores) - effort.shortlist :]]
         return found
 
-    @staticmethod
-    def _nearest(similarity: np.ndarray, probes: int) -> np.ndarray:
-        """The clusters of the largest similarities, rising: a later assignment then wins over an earlier one."""
-        probes = min(probes, len(similarity))
-        nearest = np.argpartition(similarity, len(similarity) - probes)[len(similarity) - probes :]
-        return nearest[np.argsort(similarity[nearest], kind="stable")]
+    def _nearest(self, query: np.ndarray, probes: int) -> tuple[np.ndarray, np.ndarray]:
+        """For each query vector its nearest clusters and their inner products with it, (vectors, probes) each.
+
+        They rise: what is assigned later then wins over what was before.
+        """
+        import torch
+
+        whole, steps = eight_bits(query)
+        similarity = whole_product(self.centroids, whole) * self.steps[:, None] * steps
+        found = torch.from_numpy(similarity.T).topk(min(probes, len(self.centroids)), dim=1)
+        return found.indices.flip(1).numpy(), found.values.flip(1).numpy()
 
     def _add_best(self, totals: np.ndarray, entries: np.ndarray, gains: np.ndarray) -> None:
         """Add to each passage's total the largest of its gains, which comes last in ``gains``."""

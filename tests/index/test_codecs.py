@@ -1,0 +1,115 @@
+"""Codecs: what comes back is near what went in, and scores are those of what comes back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from crisp_rag.errors import InvalidInputError
+from crisp_rag.index.codecs import CODECS, codec_for
+from crisp_rag.index.codecs.base import scales_of
+from crisp_rag.index.codecs.fivebit import MAGNITUDES
+from crisp_rag.index.codecs.rotation import rotation
+from crisp_rag.index.sketch import Sketch, eight_bits, whole_product
+
+# The error that is left of a vector's energy, at most, for vectors of any kind that are wide enough.
+ERRORS = {"float16": 1e-6, "int8": 1e-3, "5bit": 0.003, "ternary": 0.26, "1bit": 0.60}
+BYTES_384 = {"float16": 768, "int8": 388, "5bit": 244, "ternary": 81, "1bit": 52}
+
+
+def vectors(count: int, dim: int, seed: int = 0) -> np.ndarray:
+    """Vectors of all lengths, some with one large component, one of zeros."""
+    random = np.random.default_rng(seed)
+    made = random.normal(size=(count, dim)).astype(np.float32)
+    made[: count // 2, 0] *= 5
+    made *= random.uniform(0.1, 10, size=(count, 1)).astype(np.float32)
+    made[-1] = 0
+    return made
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_what_comes_back_is_near_what_went_in(codec: str) -> None:
+    coding, given = codec_for(codec, 384), vectors(400, 384)
+    planes = coding.encode(given)
+    back = coding.turn_back(coding.decode(planes))
+    energy = (given**2).sum(axis=1)[:-1]
+    error = ((back - given) ** 2).sum(axis=1)
+    assert (error[:-1] / energy).mean() < ERRORS[codec]
+    assert not back[-1].any(), "zeros stay zeros"
+    assert sum(plane.shape[1] for plane in planes) == sum(coding.planes) == BYTES_384[codec]
+
+
+@pytest.mark.parametrize("dim", [1, 7, 16, 33])
+@pytest.mark.parametrize("codec", CODECS)
+def test_float_queries_are_scored_against_what_would_come_back(codec: str, dim: int) -> None:
+    coding, given = codec_for(codec, dim), vectors(50, dim)
+    queries = np.random.default_rng(1).normal(size=(3, dim)).astype(np.float32)
+    planes = coding.encode(given)
+    assert [plane.dtype for plane in planes] == [np.uint8] * len(planes)
+    assert [plane.shape for plane in planes] == [(50, width) for width in coding.planes]
+    scores = coding.similarity(coding.turn(queries), planes)
+    assert scores == pytest.approx(queries @ coding.turn_back(coding.decode(planes)).T, rel=1e-4, abs=1e-3)
+
+
+@pytest.mark.parametrize("codec", ["5bit", "ternary", "1bit"])
+def test_a_query_that_is_a_stored_vector_gets_the_score_that_it_should(codec: str) -> None:
+    coding, given = codec_for(codec, 64), vectors(30, 64)
+    scores = coding.similarity(coding.turn(given), coding.encode(given)).diagonal()
+    assert scores == pytest.approx((given**2).sum(axis=1), rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_vector_is_coded_the_same_alone_and_among_others(codec: str) -> None:
+    coding, given = codec_for(codec, 24), vectors(20, 24)
+    together = coding.decode(coding.encode(given))
+    alone = np.concatenate([coding.decode(coding.encode(given[i : i + 1])) for i in range(20)])
+    assert together == pytest.approx(alone, rel=1e-3, abs=1e-3)
+
+
+def test_the_levels_are_the_best_for_a_gaussian() -> None:
+    drawn = np.abs(np.random.default_rng(0).normal(size=400_000))
+    nearest = np.searchsorted((MAGNITUDES[1:] + MAGNITUDES[:-1]) / 2, drawn)
+    means = np.bincount(nearest, weights=drawn) / np.bincount(nearest)
+    assert means == pytest.approx(MAGNITUDES, abs=0.02)
+    assert ((drawn - MAGNITUDES[nearest]) ** 2).mean() == pytest.approx(0.0025, rel=0.02)
+
+
+def test_the_rotation_is_one_and_the_same_everywhere() -> None:
+    turn = rotation(8)
+    assert turn @ turn.T == pytest.approx(np.eye(8), abs=1e-6)
+    assert turn[0, :3] == pytest.approx([-0.49872, -0.49710, -0.18106], abs=1e-4), "a part of the format of stored vectors"
+
+
+@pytest.mark.parametrize("codec", ["5bit", "1bit"])
+def test_the_sign_plane_scores_as_signs_would(codec: str) -> None:
+    coding, given = codec_for(codec, 40), vectors(60, 40)
+    queries = np.random.default_rng(1).normal(size=(4, 40)).astype(np.float32)
+    planes = coding.encode(given)
+    signs, scales = (planes[number] for number in coding.sketch)
+    sketch = Sketch(coding.turn(queries))
+    estimate = sketch.similarity(signs, scales_of(scales)) * sketch.steps * 2
+    right = np.where(coding.turn(given) >= 0, 1, -1) * scales_of(scales)[:, None] @ coding.turn(queries).T
+    assert estimate == pytest.approx(right, abs=0.05 * np.abs(right).max())
+    assert estimate[-1] == pytest.approx(0)
+
+
+def test_whole_numbers_are_multiplied_exactly_with_and_without_instructions_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    random = np.random.default_rng(0)
+    left, right = (random.integers(-127, 128, size=(n, 48)).astype(np.int8) for n in (33, 8))
+    expected = left.astype(np.int64) @ right.T.astype(np.int64)
+    assert (whole_product(left, right) == expected).all()
+    monkeypatch.setattr("crisp_rag.index.sketch._has_whole_product", lambda: False)
+    assert (whole_product(left, right) == expected).all()
+
+
+def test_eight_bits_are_off_by_half_a_step() -> None:
+    given = vectors(20, 12)
+    whole, steps = eight_bits(given)
+    assert (np.abs(whole * steps[:, None] - given) <= steps[:, None] * 0.5001).all()
+
+
+def test_an_unknown_codec_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(InvalidInputError, match="'int3'; there are 5bit, float16, int8, ternary, 1bit"):
+        codec_for("int3", 16)
