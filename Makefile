@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := .demo/handbook.crisp
 export HF_HUB_OFFLINE := 1
+# Tests run in so many processes, each on one core.
+WORKERS ?= 2
+PYTEST := -m pytest -n $(WORKERS) --dist loadfile
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo install test test-all test-lowest test-newest test-matrix lint clean
@@ -18,10 +21,10 @@ demo: $(STAMP)
 install: $(STAMP)
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
 
 test-all: $(STAMP)
-	@$(BIN)/python -m pytest -m "slow or not slow"
+	@OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m "slow or not slow"
 
 # The adapters and the acceptance tests with the lowest and the newest supported versions of both frameworks,
 # each in an environment of its own.
@@ -31,7 +34,7 @@ test-matrix: test-lowest test-newest
 
 test-lowest test-newest: test-%: .matrix/%/.installed
 	@echo "With $$(.matrix/$*/bin/pip freeze | grep -E '^(langchain|llama-index)-core==' | paste -sd ' ')"
-	@.matrix/$*/bin/python -m pytest $(ADAPTER_TESTS)
+	@OMP_NUM_THREADS=1 .matrix/$*/bin/python $(PYTEST) $(ADAPTER_TESTS)
 
 .PRECIOUS: .matrix/%/.installed
 .matrix/%/.installed: pyproject.toml constraints-%.txt
