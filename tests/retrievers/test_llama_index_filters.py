@@ -167,12 +167,12 @@ def test_a_value_of_another_type_does_not_match_where_simple_vector_store_raises
 @pytest.mark.parametrize(
     ("operator", "value", "takes"),
     [
-        *((operator, "abc", "a list") for operator in LIST_OPERATORS),
-        *((operator, 5, "a list") for operator in LIST_OPERATORS),
-        *((operator, None, "a list") for operator in LIST_OPERATORS),
-        *((operator, 5, "a string") for operator in TEXT_OPERATORS),
-        *((operator, None, "a string or a number") for operator in ORDERINGS),
-        *((operator, ["a"], "a string or a number") for operator in ORDERINGS),
+        *((operator, "abc", "a list") for operator in sorted(LIST_OPERATORS)),
+        *((operator, 5, "a list") for operator in sorted(LIST_OPERATORS)),
+        *((operator, None, "a list") for operator in sorted(LIST_OPERATORS)),
+        *((operator, 5, "a string") for operator in sorted(TEXT_OPERATORS)),
+        *((operator, None, "a string or a number") for operator in sorted(ORDERINGS)),
+        *((operator, ["a"], "a string or a number") for operator in sorted(ORDERINGS)),
         (FilterOperator.EQ, ["a"], "a string or a number"),
         (FilterOperator.NE, ["a"], "a string or a number"),
         (FilterOperator.CONTAINS, ["a"], "a string or a number"),
