@@ -122,7 +122,8 @@ def draw(summary: dict[str, dict[str, Any]]) -> None:
         colour = {"dense": "C3", "post-hoc": "C1", "elastic": "C2", "trained": "C0", "other": "C7"}[kind]
         axes.scatter(row["bytes"], row["mean"], color=colour, s=28, zorder=3)
         if name in NAMED:
-            axes.annotate(name, (row["bytes"], row["mean"]), xytext=(4, -10 if kind == "post-hoc" else 4), textcoords="offset points", fontsize=8)
+            place = (4, -10 if kind == "post-hoc" else 4)
+            axes.annotate(name, (row["bytes"], row["mean"]), xytext=place, textcoords="offset points", fontsize=8)
     for kind, colour in (("trained clusters", "C0"), ("one elastic encoder", "C2"), ("after the fact", "C1"),
                          ("one vector", "C3"), ("others", "C7")):  # fmt: skip
         axes.scatter([], [], color=colour, s=28, label=kind)

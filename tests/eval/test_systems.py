@@ -31,7 +31,7 @@ def test_every_system_finds_the_document_that_answers_and_keeps_to_k(make_folder
     assert system.search(["refund"], 5) == [[]]
 
 
-def test_sizes_are_one_float32_vector_for_dense_all_tokens_for_colbert_and_at_most_32_for_crisp():
+def test_sizes_are_one_float32_vector_for_dense_all_tokens_in_5_bits_for_colbert_and_at_most_32_for_crisp():
     texts = ["The quick brown fox jumps over the lazy dog near a quiet river bank. " * 4]
     cost = {}
     for name in ("bm25", "dense", "colbert", "crisp"):
@@ -42,7 +42,8 @@ def test_sizes_are_one_float32_vector_for_dense_all_tokens_for_colbert_and_at_mo
     assert (cost["dense"].vectors, cost["dense"].bytes) == (1, 384 * 4)
     assert cost["colbert"].vectors > 60
     assert cost["crisp"].vectors <= 32
-    assert cost["colbert"].bytes / cost["colbert"].vectors == cost["crisp"].bytes / cost["crisp"].vectors == 384 * 2
+    coded = 384 * 5 / 8 + 4  # 5 bits a dimension, and a float32 scale
+    assert cost["colbert"].bytes / cost["colbert"].vectors == cost["crisp"].bytes / cost["crisp"].vectors == coded
 
 
 def test_multi_vector_systems_add_in_batches_and_leave_no_files_behind(monkeypatch, tmp_path):

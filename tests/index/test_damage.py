@@ -166,8 +166,7 @@ def test_damaged_lists_of_candidates_are_made_anew_or_left_aside(
     refused = 0
     for round_ in range(rounds):
         name = cached[round_ % len(cached)] if round_ % 3 else files[round_ % len(files)]
-        target = tmp_path / "damaged"
-        shutil.rmtree(target, ignore_errors=True)
+        target = tmp_path / f"damaged{round_}"  # lists of the one before may still be in the making
         shutil.copytree(tmp_path / "index", target)
         (target / name).write_bytes(damaged(random, (target / name).read_bytes()))
         try:

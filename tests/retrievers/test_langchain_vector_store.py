@@ -137,7 +137,7 @@ def test_an_embedding_model_of_one_vector_a_text_is_refused(tmp_path: Path) -> N
 
 def test_a_saved_store_loads_elsewhere_and_holds_no_pickle(store: CrispVectorStore, tmp_path: Path, encoder: Any) -> None:
     store.save_local(tmp_path / "saved")
-    assert {path.suffix for path in (tmp_path / "saved").rglob("*") if path.is_file()} == {".sqlite", ".5bit"}
+    assert {path.suffix for path in (tmp_path / "saved").rglob("*") if path.is_file()} == {".sqlite", ".f16"}
     loaded = CrispVectorStore.load_local(tmp_path / "saved", encoder, where={"team": "shop"})
     assert set(ids(loaded.similarity_search("parcel", k=9))) == {"hours", "repair"}
     store.add_texts(["alpha"], ids=["new"])
