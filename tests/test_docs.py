@@ -129,3 +129,24 @@ def test_the_code_of_the_answering_page_runs(
     printed = capsys.readouterr().out
     assert "Anna Gurney" in printed and "('refunds',)" in printed and "False []" in printed
     names["index"].close()
+
+
+def test_the_code_of_the_search_page_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (DOCS / "search.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for block in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        exec(compile(block, "search.md", "exec"), names)
+    names["index"].close()
+    assert capsys.readouterr().out == "exact over 20 passages\nexact 5bit\n"
+
+
+def test_the_search_page_lists_every_codec_and_its_bytes() -> None:
+    from crisp_rag.index.codecs import CODECS, codec_for
+
+    text = (DOCS / "search.md").read_text(encoding="utf-8")
+    listed = {name: int(size.replace(",", "")) for name, size in re.findall(r"^\| `(\w+)`[^|]*\| ([\d,]+) \|", text, re.M)}
+    assert listed == {name: 32 * sum(codec_for(name, 384).planes) for name in CODECS}
+    assert "(docs/search.md)" in (DOCS.parent / "README.md").read_text(encoding="utf-8")
