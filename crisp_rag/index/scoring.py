@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from crisp_rag.index.codecs.base import scales_of
+from crisp_rag.index.codecs.base import inner, scales_of
 from crisp_rag.index.segments import Segment, picked
 from crisp_rag.index.sketch import Sketch
 from crisp_rag.index.snapshots import SegmentView, Snapshot, starts_of
@@ -19,6 +19,9 @@ BLOCK_VECTORS = 16_384
 
 SKETCHED_VECTORS = 4_096
 """The same for a first look, whose unpacked bits stay in the cache: 1.5 MB."""
+
+IN_MEMORY_VECTORS = 65_536
+"""An index of so many vectors is decoded once and kept as float32: 100 MB at 384 dims."""
 
 QUERIES_AT_ONCE = 64
 _MOSTLY = 0.6  # the share of vectors among padded ones from which on passages are padded to the longest
@@ -69,13 +72,14 @@ def score_all(
     """
     stacked = Turned(np.concatenate(queries))
     borders = starts_of([len(query) for query in queries])
+    best_of_part = _best_in_memory if snapshot.stored_vectors <= IN_MEMORY_VECTORS else _best
     for view in snapshot.views:
         live = np.arange(len(view.rows)) if allowed is None else np.flatnonzero(np.isin(view.rows, allowed))
         if not len(live):
             continue
         segment = segment_of(view)
         for part in _blocks(live, view.counts, BLOCK_VECTORS):
-            best = _best(stacked, segment, view.starts[part], view.counts[part])
+            best = best_of_part(stacked, segment, view.starts[part], view.counts[part])
             yield view.rows[part], np.add.reduceat(best, borders, axis=0)
 
 
@@ -123,7 +127,16 @@ def _blocks(live: np.ndarray, counts: np.ndarray, block: int) -> Iterable[np.nda
 def _best(queries: Turned, segment: Segment, starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """(query vectors, passages) best inner product of each query vector with each passage's vectors."""
     chosen, width = _gathered(starts, counts)
-    similarity = segment.codec.similarity(queries.by(segment), segment[chosen])
+    return _best_of_each(segment.codec.similarity(queries.by(segment), segment[chosen]), counts, width)
+
+
+def _best_in_memory(queries: Turned, segment: Segment, starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The same, over what was decoded before."""
+    chosen, width = _gathered(starts, counts)
+    return _best_of_each(inner(queries.by(segment), picked(segment.decoded, chosen)), counts, width)
+
+
+def _best_of_each(similarity: np.ndarray, counts: np.ndarray, width: int) -> np.ndarray:
     if width:
         return similarity.reshape(len(similarity), len(counts), width).max(axis=2)
     return np.maximum.reduceat(similarity, starts_of(counts), axis=1)

@@ -52,6 +52,14 @@ class Segment:
     def __init__(self, codec: Codec, planes: Sequence[np.ndarray]) -> None:
         self.codec = codec
         self.planes = tuple(planes)
+        self._decoded: np.ndarray | None = None
+
+    @property
+    def decoded(self) -> np.ndarray:
+        """All of its vectors as its codec decodes them, (vectors, dim) float32, kept in memory from then on."""
+        if self._decoded is None:
+            self._decoded = np.ascontiguousarray(self.codec.decode(self[:]), dtype=np.float32)
+        return self._decoded
 
     def __getitem__(self, chosen: slice | np.ndarray) -> list[np.ndarray]:
         """The planes of some vectors."""

@@ -292,3 +292,21 @@ def test_no_two_hits_share_anything_that_a_caller_may_change(index: CrispIndex) 
     first.metadata["tags"].append("b")
     first.metadata["deep"]["er"].clear()
     assert second.metadata == {"tags": ["a"], "deep": {"er": [1]}}
+
+
+def test_a_small_index_is_decoded_once_and_not_for_every_search(
+    tmp_path: Path, encoder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from crisp_rag.index.codecs.rotation import RotatedCodec
+
+    decoded: list[int] = []
+    decode = RotatedCodec.decode
+    monkeypatch.setattr(RotatedCodec, "decode", lambda self, planes: decoded.append(len(planes[0])) or decode(self, planes))
+    with CrispIndex.create(tmp_path / "five", encoder, codec="5bit") as index:
+        index.add_texts([f"word{n} shared" for n in range(20)])
+        first = index.search("word3 shared", k=20)
+        assert decoded == [index.stats().vectors]
+        assert index.search("word3 shared", k=20) == first
+        index.add_texts(["word3 again"])
+        assert len(index.search("word3 shared", k=21)) == 21
+        assert len(decoded) == 2  # the new segment alone
