@@ -9,7 +9,7 @@ from crisp_rag.errors import InvalidInputError
 
 DEFAULT_RECALL = 0.99
 EXACT_VECTORS = 65_536
-"""Vectors up to which everything is scored: 2,048 passages of 32."""
+"""Vectors up to which everything is scored, 2,048 passages of 32, and kept decoded: 100 MB of float32 at 384 dims."""
 _FEW_OF = 4
 """Where more than one passage in that many is wanted, looking for candidates saves nothing."""
 

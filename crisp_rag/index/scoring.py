@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
+from crisp_rag.index import planner
 from crisp_rag.index.codecs.base import inner, scales_of
 from crisp_rag.index.segments import Segment, picked
 from crisp_rag.index.sketch import Sketch
@@ -19,9 +20,6 @@ BLOCK_VECTORS = 16_384
 
 SKETCHED_VECTORS = 4_096
 """The same for a first look, whose unpacked bits stay in the cache: 1.5 MB."""
-
-IN_MEMORY_VECTORS = 65_536
-"""An index of so many vectors is decoded once and kept as float32: 100 MB at 384 dims."""
 
 QUERIES_AT_ONCE = 64
 _MOSTLY = 0.6  # the share of vectors among padded ones from which on passages are padded to the longest
@@ -72,7 +70,7 @@ def score_all(
     """
     stacked = Turned(np.concatenate(queries))
     borders = starts_of([len(query) for query in queries])
-    best_of_part = _best_in_memory if snapshot.stored_vectors <= IN_MEMORY_VECTORS else _best
+    best_of_part = _best_in_memory if snapshot.stored_vectors <= planner.EXACT_VECTORS else _best
     for view in snapshot.views:
         live = np.arange(len(view.rows)) if allowed is None else np.flatnonzero(np.isin(view.rows, allowed))
         if not len(live):

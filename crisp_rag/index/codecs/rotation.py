@@ -24,6 +24,12 @@ def rotation(dim: int) -> np.ndarray:
     return np.ascontiguousarray(q * np.sign(np.diag(r)), dtype=np.float32)
 
 
+@lru_cache(maxsize=8)
+def _turned_back(dim: int) -> np.ndarray:
+    """The inverse of :func:`rotation`."""
+    return np.ascontiguousarray(rotation(dim).T)
+
+
 class RotatedCodec:
     """What codecs of rotated vectors have in common: levels in units of a component's spread, one scale a vector.
 
@@ -37,10 +43,10 @@ class RotatedCodec:
         self.dim = dim
 
     def turn(self, vectors: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(vectors, dtype=np.float32) @ rotation(self.dim)
+        return inner(np.ascontiguousarray(vectors, dtype=np.float32), _turned_back(self.dim))
 
     def turn_back(self, vectors: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(vectors, dtype=np.float32) @ rotation(self.dim).T
+        return inner(np.ascontiguousarray(vectors, dtype=np.float32), rotation(self.dim))
 
     def spread(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Turned (n, dim) vectors, and the same in units of their components' spread."""
