@@ -23,12 +23,17 @@ def model_for(page: str) -> dict[str, Any]:
     return {"llm": MockLLM()}
 
 
+def code_of(page: str) -> list[str]:
+    """The Python blocks of a page, in order."""
+    return re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_the_code_of_a_page_runs(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip(PAGES[page])
-    blocks = re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    blocks = code_of(page)
     assert len(blocks) >= 7
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = model_for(page)
@@ -45,7 +50,7 @@ def test_the_code_of_the_evaluation_page_measures_a_collection(
 ) -> None:
     pytest.importorskip("langchain_core")
     page = (DOCS / "evaluation.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    blocks = code_of("evaluation.md")
     assert len(blocks) == 4
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "evaluation"}
@@ -61,11 +66,7 @@ def test_the_code_of_the_evaluation_page_measures_a_collection(
     assert load_suite(tmp_path / "suite.yaml").baseline == "dense"
 
 
-def test_the_readme_links_the_evaluation_page() -> None:
-    assert "(docs/evaluation.md)" in (DOCS.parent / "README.md").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("page", [*PAGES, "answering.md"])
+@pytest.mark.parametrize("page", [*PAGES, "answering.md", "durability.md", "evaluation.md", "search.md"])
 def test_the_readme_links_the_page(page: str) -> None:
     assert f"(docs/{page})" in (DOCS.parent / "README.md").read_text(encoding="utf-8")
 
@@ -73,9 +74,7 @@ def test_the_readme_links_the_page(page: str) -> None:
 def test_the_code_of_the_training_page_trains_an_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from crisp_rag.models import load_encoder
 
-    (block,) = re.findall(
-        r"^```python\n(.*?)^```", (DOCS / "training.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-    )
+    (block,) = code_of("training.md")
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "training.md", "exec"), {})
     assert load_encoder(tmp_path / "my-encoder").pooling == "8x32"
@@ -85,10 +84,9 @@ def test_the_code_of_the_training_page_trains_an_encoder(tmp_path: Path, monkeyp
 def test_the_code_of_the_durability_page_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = (DOCS / "durability.md").read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    for block in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+    for block in code_of("durability.md"):
         exec(compile(block, "durability.md", "exec"), names)
     printed = capsys.readouterr().out
     assert "20 are on disk" in printed and "14 passages, " in printed and "is about refunds." in printed
@@ -107,10 +105,6 @@ def test_the_durability_page_names_every_file_of_an_index(tmp_path: Path) -> Non
                 assert f"`{name.removeprefix('index.sqlite') or name}`" in text, name
 
 
-def test_the_readme_links_the_durability_page() -> None:
-    assert "(docs/durability.md)" in (DOCS.parent / "README.md").read_text(encoding="utf-8")
-
-
 def test_the_code_of_the_answering_page_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,9 +112,7 @@ def test_the_code_of_the_answering_page_runs(
         pytest.importorskip(module)
     from langchain_core.language_models import FakeListChatModel
 
-    blocks = re.findall(
-        r"^```python\n(.*?)^```", (DOCS / "answering.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-    )
+    blocks = code_of("answering.md")
     assert len(blocks) >= 8
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"model": FakeListChatModel(responses=["Refunds are paid within five days [1]."])}
@@ -134,10 +126,9 @@ def test_the_code_of_the_answering_page_runs(
 def test_the_code_of_the_search_page_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = (DOCS / "search.md").read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    for block in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+    for block in code_of("search.md"):
         exec(compile(block, "search.md", "exec"), names)
     names["index"].close()
     assert capsys.readouterr().out == "exact over 20 passages\nexact 5bit\n"
@@ -149,4 +140,3 @@ def test_the_search_page_lists_every_codec_and_its_bytes() -> None:
     text = (DOCS / "search.md").read_text(encoding="utf-8")
     listed = {name: int(size.replace(",", "")) for name, size in re.findall(r"^\| `(\w+)`[^|]*\| ([\d,]+) \|", text, re.M)}
     assert listed == {name: 32 * sum(codec_for(name, 384).planes) for name in CODECS}
-    assert "(docs/search.md)" in (DOCS.parent / "README.md").read_text(encoding="utf-8")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from crisp_rag.errors import DatasetError, IngestError, InvalidInputError
 from crisp_rag.eval.datasets import load_beir
 from crisp_rag.eval.metrics import score
+from crisp_rag.jsonlines import numbered_lines
 from crisp_rag.models.scoring import StackedVectors, ranking
 
 if TYPE_CHECKING:
@@ -169,14 +170,8 @@ def read_questions(path: str | Path) -> list[Question]:
     Raises:
         DatasetError: naming the line that has no ``question``, or the file if it cannot be read.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} cannot be read: {error}") from error
     questions = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for number, line in numbered_lines(path):
         try:
             row = json.loads(line)
             questions.append(Question(str(row["question"]), tuple(map(str, row.get("documents") or ()))))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crisp_rag.errors import DatasetError, InvalidInputError
+from crisp_rag.jsonlines import numbered_lines
 from crisp_rag.pipelines.abstention import CurvePoint, best_threshold, risk_curve
 from crisp_rag.pipelines.extractive import ExtractiveReader
 
@@ -83,14 +84,8 @@ def read_questions(path: str | Path) -> list[tuple[str, bool]]:
     Raises:
         DatasetError: naming the file and the line, if it is missing or malformed.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} cannot be read: {error}.") from error
     questions = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for number, line in numbered_lines(path):
         try:
             row = json.loads(line)
             question, answerable = row["question"], row["answerable"]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from crisp_rag.errors import DatasetError
+from crisp_rag.jsonlines import numbered_lines
 
 MIN_SENTENCE_WORDS = 6
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'(])|\n\s*\n")
@@ -99,13 +100,7 @@ def examples_from_jsonl(path: str | Path) -> list[Example]:
     """
     path = Path(path)
     examples = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} cannot be read: {error}") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for number, line in numbered_lines(path):
         try:
             row = json.loads(line)
         except ValueError as error:
