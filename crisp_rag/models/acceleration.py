@@ -51,11 +51,70 @@ def accelerate(model: MultiVectorEncoder) -> MultiVectorEncoder | None:
         _log.warning("The backbone stays in PyTorch, OpenVINO could not convert it: %s", error)
         return None
     transformer = copy.copy(model[0])
-    transformer.forward = runner.forward  # on the copy alone; tokenising stays the original's
+    transformer.forward = runner.forward  # on the copy alone
     fast = copy.copy(model)
     fast._modules = dict(model._modules)
     fast._modules[next(iter(fast._modules))] = transformer
+    if _tokenises_plainly(model):
+        fast.__class__ = type("Accelerated", (_TokenisedOnce, type(model)), {})
     return fast
+
+
+class _TokenisedOnce(MultiVectorEncoder):
+    """Tokenises what it is given before it sorts it, so that a batch holds texts of as many tokens and little padding."""
+
+    _tokenised = threading.local()
+
+    def _inference(self, inputs: list, **options: Any) -> Any:
+        if not options.get("prompt") and all(isinstance(text, str) for text in inputs):
+            self._tokenised.ids = dict(zip(inputs, _token_ids(self, inputs, options.get("task")), strict=True))
+        try:
+            return super()._inference(inputs, **options)
+        finally:
+            self._tokenised.ids = {}
+
+    def _input_length(self, text: Any) -> int:  # type: ignore[override]  # the original is static
+        known = getattr(self._tokenised, "ids", {})
+        return len(known[text]) if known else super()._input_length(text)
+
+    def preprocess(self, inputs: Any, prompt: str | None = None, **options: Any) -> dict[str, Any]:
+        known = getattr(self._tokenised, "ids", {})
+        if not known:
+            return super().preprocess(inputs, prompt=prompt, **options)
+        return _padded([known[text] for text in inputs], self.tokenizer.pad_token_id)
+
+
+def _token_ids(model: MultiVectorEncoder, texts: list[str], task: str | None) -> list[list[int]]:
+    own = {"query": getattr(model[0], "query_length", None), "document": getattr(model[0], "document_length", None)}
+    limit = own.get(task or "") or model.max_seq_length
+    encoded = model.tokenizer(texts, truncation=True, max_length=limit, return_attention_mask=False)
+    return encoded["input_ids"]
+
+
+def _padded(rows: list[list[int]], pad: int) -> dict[str, Any]:
+    lengths = np.array([len(row) for row in rows])
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    ids = np.full(mask.shape, pad, dtype=np.int64)
+    ids[mask] = np.concatenate(rows)
+    return {
+        "input_ids": torch.from_numpy(ids),
+        "attention_mask": torch.from_numpy(mask.astype(np.int64)),
+        "modality": "text",
+    }
+
+
+def _tokenises_plainly(model: MultiVectorEncoder) -> bool:
+    """Whether the pipeline makes of texts what its tokenizer does: no expansion of queries, no template, no prompt."""
+    texts = ["one two three", "word " * 2 * (model.max_seq_length or 512)]
+    for task in ("query", "document"):
+        expected = model.preprocess(texts, task=task)
+        try:
+            own = _padded(_token_ids(model, texts, task), model.tokenizer.pad_token_id)
+        except (TypeError, ValueError, AttributeError):
+            return False
+        if any(not torch.equal(expected[name], own[name]) for name in ("input_ids", "attention_mask")):
+            return False
+    return True
 
 
 class _Runner:

@@ -89,9 +89,7 @@ def spherical_kmeans(
             similarity = _to_centroids(unit, counted, labels, width)
         else:
             weights = counted.norm(dim=-1) if weighted else None
-            seeds = _initial_tokens(unit, weights, mask, clusters, init)  # (B, K) token positions
-            centroids = unit.gather(1, seeds.unsqueeze(-1).expand(-1, -1, unit.shape[-1]))
-            similarity = unit @ centroids.transpose(1, 2)
+            similarity = _to_initial_tokens(unit, weights, mask, clusters, init)
             labels = _assign(similarity, active)
         for _ in range(iterations):
             labels = _refill_empty(labels, similarity, mask, active)
@@ -117,23 +115,33 @@ def cluster_means(embeddings: Tensor, assign: Tensor) -> tuple[Tensor, Tensor]:
         (B, K, D) means, zero for an unused cluster, and (B, K) sizes (tokens a cluster) in the same dtype.
     """
     sizes = assign.sum(dim=1)
-    sums = assign.transpose(1, 2) @ embeddings
+    tracked = torch.is_grad_enabled() and (embeddings.requires_grad or assign.requires_grad)
+    if tracked or embeddings.dtype != torch.float32 or embeddings.device.type != "cpu":
+        sums = assign.transpose(1, 2) @ embeddings
+    else:  # the same in half the time
+        member, labels = assign.max(dim=2)
+        sums = _sums(embeddings * member.unsqueeze(-1), labels, assign.shape[2])
     return sums / sizes.clamp_min(1.0).unsqueeze(-1), sizes
 
 
 def _to_centroids(unit: Tensor, counted: Tensor, labels: Tensor, width: int) -> Tensor:
     """(B, T, K) cosine of every token with the mean of what its clusters count; padding is zero and adds nothing."""
-    batch, _, dim = unit.shape
-    sums = unit.new_zeros(batch * width, dim)
-    flat = labels + width * torch.arange(batch, device=labels.device).unsqueeze(1)
-    sums.index_add_(0, flat.flatten(), counted.reshape(-1, dim))
-    centroids = torch.nn.functional.normalize(sums, dim=-1).view(batch, width, dim)
+    centroids = torch.nn.functional.normalize(_sums(counted, labels, width), dim=-1)
     return unit @ centroids.transpose(1, 2)
+
+
+def _sums(vectors: Tensor, labels: Tensor, width: int) -> Tensor:
+    """(B, K, D) sums of the (B, T, D) vectors of each label."""
+    batch, _, dim = vectors.shape
+    sums = vectors.new_zeros(batch * width, dim)
+    flat = labels + width * torch.arange(batch, device=labels.device).unsqueeze(1)
+    return sums.index_add_(0, flat.flatten(), vectors.reshape(-1, dim)).view(batch, width, dim)
 
 
 def _assign(similarity: Tensor, active: Tensor) -> Tensor:
     """(B, T) index of the most similar active cluster."""
-    return similarity.masked_fill(~active.unsqueeze(1), -torch.inf).argmax(dim=2)
+    # max is twice as fast as argmax here, and gives the lowest index of equals too
+    return similarity.masked_fill(~active.unsqueeze(1), -torch.inf).max(dim=2).indices
 
 
 def _one_hot(labels: Tensor, mask: Tensor, width: int) -> Tensor:
@@ -166,35 +174,37 @@ def _refill_empty(labels: Tensor, similarity: Tensor, mask: Tensor, active: Tens
     return refilled
 
 
-def _initial_tokens(unit: Tensor, weights: Tensor | None, mask: Tensor, clusters: Tensor, init: str) -> Tensor:
-    """(B, K) positions of the tokens that start as centroids."""
+def _to_initial_tokens(unit: Tensor, weights: Tensor | None, mask: Tensor, clusters: Tensor, init: str) -> Tensor:
+    """(B, T, K) cosine of every token with those that start as centroids."""
     batch, length, dim = unit.shape
     width = int(clusters.max())
     if init == "spread":
-        return _evenly(mask, torch.full_like(clusters, width))
+        spread = _evenly(mask, torch.full_like(clusters, width))
+        return unit @ unit.gather(1, spread.unsqueeze(-1).expand(-1, -1, dim)).transpose(1, 2)
     # (B, C) candidates; a row with fewer tokens than candidates has each of them, the last one several times.
     candidates = (
         _evenly(mask, (CANDIDATES * clusters).clamp_min(FEWEST_CANDIDATES).clamp_max(length)) if init == "greedy" else None
     )
     some = unit if candidates is None else unit.gather(1, candidates.unsqueeze(-1).expand(-1, -1, dim))
-    distance = (1.0 - some @ unit.transpose(1, 2)).clamp_min(0.0)  # (B, C, T)
-    distance = distance * (mask if weights is None else weights * mask).unsqueeze(1)
-    usable = mask if candidates is None else mask.gather(1, candidates)
+    similarity = some @ unit.transpose(1, 2)  # (B, C, T)
+    distance = (1.0 - similarity).clamp_min(0.0) * (mask if weights is None else weights * mask).unsqueeze(1)
+    unusable = ~mask if candidates is None else ~mask.gather(1, candidates)
     # The first seed is the medoid: the token with the least total distance to the others.
-    chosen = distance.sum(dim=2).masked_fill(~usable, torch.inf).argmin(dim=1)
+    chosen = distance.sum(dim=2).masked_fill(unusable, torch.inf).argmin(dim=1)
     seeds = [chosen]
-    nearest = distance.gather(1, chosen.view(-1, 1, 1).expand(batch, 1, length)).squeeze(1)
+    row = torch.arange(batch, device=mask.device)
+    nearest = distance[row, chosen]
+    lowered = torch.empty_like(distance)
     for _ in range(1, width):
         if init == "greedy":
-            remaining = torch.minimum(nearest.unsqueeze(1), distance).sum(dim=2)
-            chosen = remaining.masked_fill(~usable, torch.inf).argmin(dim=1)
+            remaining = torch.minimum(nearest.unsqueeze(1), distance, out=lowered).sum(dim=2)
+            chosen = remaining.masked_fill(unusable, torch.inf).argmin(dim=1)
         else:
             chosen = nearest.masked_fill(~mask, -torch.inf).argmax(dim=1)
         seeds.append(chosen)
-        row = distance.gather(1, chosen.view(-1, 1, 1).expand(batch, 1, length)).squeeze(1)
-        nearest = torch.minimum(nearest, row)
+        nearest = torch.minimum(nearest, distance[row, chosen])
     taken = torch.stack(seeds, dim=1)
-    return taken if candidates is None else candidates.gather(1, taken)
+    return similarity.gather(1, taken.unsqueeze(-1).expand(-1, -1, length)).transpose(1, 2)
 
 
 def _evenly(mask: Tensor, counts: Tensor) -> Tensor:

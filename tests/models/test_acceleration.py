@@ -36,6 +36,34 @@ def test_texts_of_any_length_and_order_come_back_in_theirs(fast: Any, texts: lis
     assert (together[5] * fast.encode_document("Short.")).sum(axis=1).min() > 0.98
 
 
+def test_batches_hold_texts_of_as_many_tokens_and_what_the_tokenizer_makes_of_them(fast: Any, texts: list[str]) -> None:
+    long_words = ["antidisestablishmentarianism " * 9, "on " * 40]  # fewer letters and more tokens, and the reverse
+    mixed = [*texts[:9], *long_words, "a", "word " * 400]
+    pipeline = fast._model_for(1000)
+    seen: list[dict[str, Any]] = []
+
+    def record(features: dict[str, Any], **_: Any) -> dict[str, Any]:
+        seen.append({name: features[name] for name in ("input_ids", "attention_mask")})
+        return {**features, "token_embeddings": features["attention_mask"].unsqueeze(-1).float()}
+
+    pipeline[0].forward, plain = record, pipeline[0].forward
+    try:
+        pipeline.encode_document(mixed, batch_size=4)
+        known = len(seen)
+        pipeline.encode_document(mixed, batch_size=4, prompt="passage: ")
+    finally:
+        pipeline[0].forward = plain
+    lengths = [int(batch["attention_mask"].sum()) for batch in seen[:known]]
+    widths = [batch["input_ids"].shape[1] for batch in seen[:known]]
+    assert sum(lengths) == sum(min(count, 256) for count in fast.count_tokens(mixed))
+    tokens = sorted((min(count, 256) for count in fast.count_tokens(mixed)), reverse=True)
+    assert widths == tokens[::4], "sorted by tokens, a batch is as wide as the first of its texts"
+    reference = fast.model.preprocess(["word " * 400], task="document")["input_ids"][0]
+    assert any((row == reference).all() for row in seen[0]["input_ids"])
+    assert len(seen) == 2 * known
+    assert sum(int(batch["attention_mask"].sum()) for batch in seen[known:]) > sum(lengths), "the prompt is read too"
+
+
 def test_several_threads_may_encode_at_once(fast: Any, texts: list[str]) -> None:
     alone = [fast.encode_document(text) for text in texts[:12]]
     with ThreadPoolExecutor(4) as pool:
