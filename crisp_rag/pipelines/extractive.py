@@ -11,17 +11,19 @@ Sentences are scored with the token vectors of the encoder that found their pass
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from crisp_rag.errors import InvalidInputError
 from crisp_rag.index.types import Hit
+from crisp_rag.models.reading_model import Reading, ReadingModel, load_reading_model
 from crisp_rag.pipelines import abstention
 from crisp_rag.pipelines.evidence import PassageVectors, Question, ReadPassage
-from crisp_rag.pipelines.features import Candidate, features
+from crisp_rag.pipelines.features import READ, Candidate, features, reading_features
 from crisp_rag.pipelines.reading import NOT_FOUND, Answer, Source, Statement, source_of
-from crisp_rag.pipelines.sentences import Sentence
+from crisp_rag.pipelines.sentences import Sentence, around
 from crisp_rag.pipelines.spans import best_span
 
 DEFAULT_THRESHOLD = 0.5
@@ -39,6 +41,7 @@ class Examined:
         passages: Their sentences and vectors.
         matches: Their token matches with the question.
         candidates: Their sentences, best first.
+        reading: What the reading model makes of the best one and its neighbours, with spans in the passage; None without.
         evidence: What the threshold is applied to.
     """
 
@@ -47,6 +50,7 @@ class Examined:
     passages: Sequence[ReadPassage]
     matches: Sequence[np.ndarray]
     candidates: Sequence[Candidate]
+    reading: Reading | None
     evidence: float
 
 
@@ -65,6 +69,8 @@ class ExtractiveReader:
         passage_weight: How much the passage counts beside the sentence.
         calibration: What turns figures into evidence; None takes the shipped one if it was made for this encoder,
             and False does without.
+        reading_model: Reads the question and the best sentence together; None takes the shipped one, and False does
+            without: then the calibration does too, and the short answer is found by rules.
     """
 
     def __init__(
@@ -76,14 +82,18 @@ class ExtractiveReader:
         keep: float = 0.9,
         passage_weight: float = PASSAGE_WEIGHT,
         calibration: abstention.Calibration | bool | None = None,
+        reading_model: ReadingModel | bool | None = None,
     ) -> None:
         self.encoder = encoder
         self.vectors = PassageVectors(encoder)
         self.max_sentences = max_sentences
         self.keep = keep
         self.passage_weight = passage_weight
+        self._reading_model = reading_model
         if calibration is None or calibration is True:
-            calibration = abstention.load_for(self.vectors.tokens)
+            calibration = abstention.load_for(self.vectors.tokens) if reading_model is not False else None
+        if calibration and reading_model is False and not set(READ).isdisjoint(calibration.weights):
+            raise InvalidInputError("This calibration needs the reading model; do without both, or with both.")
         self.calibration: abstention.Calibration | None = calibration or None
         if threshold is None:
             threshold = self.calibration.threshold if self.calibration else DEFAULT_THRESHOLD
@@ -104,18 +114,39 @@ class ExtractiveReader:
         distinct = {(hit.context, hit.text): hit for found in hits for hit in found}
         if len(distinct) <= self.vectors.capacity:
             self.vectors.passages(list(distinct.values()))  # all that is new, encoded together
-        return [
-            self._examined(question, found, self.vectors.passages(found))
+        examined = [
+            self._ranked(question, found, self.vectors.passages(found))
             for question, found in zip(self.vectors.questions(questions), hits, strict=True)
         ]
+        readings = iter(self._read([each for each in examined if each.candidates]))
+        examined = [replace(each, reading=next(readings)) if each.candidates else each for each in examined]
+        return [replace(each, evidence=self._evidence(each)) if each.candidates else each for each in examined]
 
     def features(self, examined: Examined) -> dict[str, float] | None:
         """The figures that evidence is computed from; None where there is no sentence to look at."""
         if not examined.candidates:
             return None
-        return features(examined.question, examined.hits, examined.passages, examined.matches, examined.candidates)
+        found = features(examined.question, examined.hits, examined.passages, examined.matches, examined.candidates)
+        return found | reading_features(examined.reading) if examined.reading else found
 
-    def _examined(self, question: Question, hits: Sequence[Hit], passages: Sequence[ReadPassage]) -> Examined:
+    def _read(self, examined: Sequence[Examined]) -> list[Reading | None]:
+        """The best sentence of each, with its neighbours, read together with the question."""
+        if self._reading_model is False or not examined:
+            return [None] * len(examined)
+        if not isinstance(self._reading_model, ReadingModel):
+            self._reading_model = load_reading_model()
+        windows = []
+        for each in examined:
+            best = each.candidates[0]
+            start, end = around(each.passages[best.hit].sentences, best.sentence)
+            windows.append((each.question.text, each.hits[best.hit].text[start:end], start))
+        readings = self._reading_model.read([(question, window) for question, window, _ in windows])
+        return [
+            replace(reading, start=reading.start + start, end=reading.end + start)
+            for reading, (_, _, start) in zip(readings, windows)
+        ]
+
+    def _ranked(self, question: Question, hits: Sequence[Hit], passages: Sequence[ReadPassage]) -> Examined:
         matches = [passage.match(question) if passage.sentences else np.zeros((0, 0)) for passage in passages]
         candidates = []
         for number, (hit, passage, match) in enumerate(zip(hits, passages, matches)):
@@ -125,10 +156,7 @@ class ExtractiveReader:
                 score = (own + self.passage_weight * hit.relevance) / (1 + self.passage_weight)
                 candidates.append(Candidate(number, position, own, score))
         candidates.sort(key=lambda candidate: -candidate.score)
-        examined = Examined(question, hits, passages, matches, candidates, 0.0)
-        if not candidates:
-            return examined
-        return Examined(question, hits, passages, matches, candidates, self._evidence(examined))
+        return Examined(question, hits, passages, matches, candidates, None, 0.0)
 
     def _evidence(self, examined: Examined) -> float:
         if self.calibration is None or examined.question.offsets is None:
@@ -145,18 +173,41 @@ class ExtractiveReader:
         return Answer(question, text, True, examined.evidence, sources, statements, span)
 
     def _quotes(self, examined: Examined) -> tuple[list[Source], Source | None]:
-        """The best sentences, no two alike, and the short answer in the first of them that has one."""
+        """The best sentence, the one that the reading model answers from, further good ones, no two alike; and the short
+        answer."""
+        if not examined.candidates:
+            return [], None
+        best, *others = examined.candidates
+        holding = _holding(examined)
+        order = [best, *([holding] if holding and holding is not best else []), *(c for c in others if c is not holding)]
         sources: list[Source] = []
         span = None
-        for candidate in examined.candidates:
-            if len(sources) == self.max_sentences or candidate.score < self.keep * examined.candidates[0].score:
+        for candidate in order:
+            good = candidate is holding or candidate.score >= self.keep * best.score
+            if len(sources) == self.max_sentences or not good:
                 break
             hit = examined.hits[candidate.hit]
             sentence = examined.passages[candidate.hit].sentences[candidate.sentence]
             if any(source.quote == sentence.text for source in sources):
                 continue
             sources.append(source_of(hit, sentence, candidate.score))
-            if span is None and (place := best_span(examined.question.text, sentence.text)):
+            if candidate is holding and examined.reading is not None:
+                reading = examined.reading
+                span = source_of(hit, Sentence(reading.quote, reading.start, reading.end), candidate.score)
+            elif span is None and (place := best_span(examined.question.text, sentence.text)):
                 words = Sentence(sentence.text[slice(*place)], sentence.start + place[0], sentence.start + place[1])
                 span = source_of(hit, words, candidate.score)
         return sources, span
+
+
+def _holding(examined: Examined) -> Candidate | None:
+    """The sentence in which the reading model's answer begins; one beside the best only where it sees an answer."""
+    reading, best = examined.reading, examined.candidates[0]
+    if reading is None or not reading.quote:
+        return None
+    sentences = examined.passages[best.hit].sentences
+    for candidate in examined.candidates:
+        sentence = sentences[candidate.sentence] if candidate.hit == best.hit else None
+        if sentence is not None and sentence.start <= reading.start < sentence.end:
+            return candidate if candidate is best or reading.answerable > 0 else None
+    return None

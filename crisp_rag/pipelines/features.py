@@ -14,6 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from crisp_rag.index.types import Hit
+from crisp_rag.models.reading_model import Reading
 from crisp_rag.pipelines.evidence import Question, ReadPassage
 from crisp_rag.pipelines.spans import NUMBER, QUESTION_WORDS, kind_of, new_names, says_when
 
@@ -159,6 +160,18 @@ NAMES = (
     "negated_question", "negated_question_only", "negated_sentence_only", "opposite", "kind_there", "asks_when",
     "asks_number", "asks_name", "asked_words", "sentence_length", "sentence_asked", "question_word",
 )  # fmt: skip
+
+
+READ = ("answerable", "confidence", "unsupported")
+
+
+def reading_features(reading: Reading) -> dict[str, float]:
+    """The figures that the reading model adds, named in :data:`READ`; the confidence as a logarithm."""
+    return {
+        "answerable": reading.answerable,
+        "confidence": float(np.log(max(reading.confidence, 1e-9))),
+        "unsupported": reading.unsupported,
+    }
 
 
 def _words(question: Question, in_sentence: np.ndarray, in_passage: np.ndarray) -> list[_Word]:

@@ -94,7 +94,7 @@ class Answer:
         evidence: What the reader's threshold is applied to; higher is surer.
         sources: The quotes that the answer rests on, best first; empty where there is none.
         statements: The answer sentence by sentence; empty where there is none.
-        span: The words of the first quote that answer by themselves, where the reader looks for them.
+        span: The words of a quote that answer by themselves, where the reader looks for them.
         nearest: Where the reader declined: what it would have quoted.  Nothing to show as an answer.
         nearest_span: Where it declined: the span it would have named.
         context: What the prompt took; None without one.

@@ -7,6 +7,7 @@ syntok, which knows abbreviations and needs no model.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 _MARKUP = re.compile(r"^(?:#{1,6}\s+|[-*+]\s+|\d+[.)]\s+|>\s?)+")
@@ -36,6 +37,22 @@ def split_sentences(text: str) -> list[Sentence]:
         offset = start + _marker_length(block)
         sentences.extend(_trimmed(text, offset + first, offset + last) for first, last in _cut(text[offset:end]))
     return [sentence for sentence in sentences if re.search(r"\w", sentence.text)]
+
+
+def around(sentences: Sequence[Sentence], number: int, words: int = 48) -> tuple[int, int]:
+    """The span of a sentence and its neighbours, before and behind in turn, as long as they have so many words."""
+    first = last = number
+    total, before = len(sentences[number].text.split()), False
+    while True:
+        before = not before
+        for side in (before, not before):
+            other = first - 1 if side else last + 1
+            if 0 <= other < len(sentences) and total + (count := len(sentences[other].text.split())) <= words:
+                total += count
+                first, last = min(first, other), max(last, other)
+                break
+        else:
+            return sentences[first].start, sentences[last].end
 
 
 def _marker_length(block: str) -> int:

@@ -10,7 +10,7 @@ import pytest
 from crisp_rag.errors import DatasetError, InvalidInputError
 from crisp_rag.index import CrispIndex, Passage
 from crisp_rag.pipelines.abstention import SHIPPED, Calibration, best_threshold, fit, load_for, risk_curve
-from crisp_rag.pipelines.features import NAMES
+from crisp_rag.pipelines.features import NAMES, READ
 from crisp_rag.pipelines.thresholds import find_threshold, read_questions
 
 
@@ -80,7 +80,7 @@ def test_equal_evidence_gives_one_threshold():
 
 def test_the_shipped_calibration_is_for_the_default_encoder_and_its_figures(default_encoder):
     calibration = Calibration.load(SHIPPED)
-    assert set(calibration.weights) <= set(NAMES)
+    assert set(calibration.weights) <= {*NAMES, *READ}
     assert load_for(default_encoder.with_pooling("none")) == calibration
     assert load_for(default_encoder.with_pooling("8x16").with_pooling("none")) == calibration, "whatever the budget"
     assert load_for(object()) is None

@@ -5,10 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from crisp_rag.errors import InvalidInputError
 from crisp_rag.index.types import Hit
+from crisp_rag.models.reading_model import Reading, ReadingModel
+from crisp_rag.pipelines.abstention import Calibration
 from crisp_rag.pipelines.evidence import PassageVectors
 from crisp_rag.pipelines.extractive import ExtractiveReader
-from crisp_rag.pipelines.features import NAMES
+from crisp_rag.pipelines.features import NAMES, READ
+from crisp_rag.pipelines.sentences import around, split_sentences
 from crisp_rag.pipelines.spans import best_span, kind_of
 
 TEXT = (
@@ -63,7 +67,7 @@ def test_figures_have_their_names_and_are_finite(default_encoder):
     for question in ("Who built the mill?", "?", "the of", "Was it never 1906?", "How much did it cost in 1806?", "誰が?"):
         (examined,) = reader.examine([question], [[passage_hit(), passage_hit("Dogs are welcome.")]])
         figures = reader.features(examined)
-        assert tuple(figures) == NAMES and np.isfinite(list(figures.values())).all()
+        assert tuple(figures) == (*NAMES, *READ) and np.isfinite(list(figures.values())).all()
         assert 0 < examined.evidence < 1
 
 
@@ -90,6 +94,63 @@ def test_the_short_answer_stands_in_the_first_quote(default_encoder):
     assert answer.span.quote == "Anna Gurney"
     assert TEXT[answer.span.start - 50 : answer.span.end - 50] == "Anna Gurney"
     assert answer.to_dict()["span"]["quote"] == "Anna Gurney"
+
+
+def test_the_sentence_that_holds_the_short_answer_is_quoted_too(default_encoder):
+    text = "Anna Gurney was born in Dockside. She built the mill there in 1806. She sold bread to sailors."
+    reader = ExtractiveReader(default_encoder, threshold=0.0)
+    for question, expected in (
+        ("When did Anna Gurney build the mill?", "1806"),
+        ("Whom did Anna Gurney sell bread?", "sailors"),
+    ):
+        answer = reader.read(question, [passage_hit(text, context="")])
+        assert answer.span.quote == expected
+        assert any(source.start <= answer.span.start and answer.span.end <= source.end for source in answer.sources)
+        assert len(answer.sources) <= 2
+
+
+def test_without_the_reading_model_evidence_is_the_score_and_rules_find_the_short_answer(default_encoder):
+    reader = ExtractiveReader(default_encoder, reading_model=False)
+    (examined,) = reader.examine(["Who built the mill?"], [[passage_hit()]])
+    assert examined.reading is None and examined.evidence == examined.candidates[0].score
+    assert tuple(reader.features(examined)) == NAMES
+    assert reader.read("Who built the mill?", [passage_hit()]).span.quote == "Anna Gurney"
+
+
+def test_a_calibration_that_needs_the_reading_model_is_refused_without_it(default_encoder):
+    with pytest.raises(InvalidInputError, match="reading model"):
+        ExtractiveReader(default_encoder, calibration=Calibration.load(), reading_model=False)
+
+
+def test_a_reading_model_of_ones_own_is_asked_about_the_best_sentence_and_its_neighbours(default_encoder):
+    asked = []
+
+    class Spy(ReadingModel):
+        def __init__(self):
+            pass
+
+        def read(self, pairs):
+            asked.extend(pairs)
+            return [Reading(0.0, 4, 8, "mill", 0.5, 0.0) for _ in pairs]
+
+    reader = ExtractiveReader(default_encoder, reading_model=Spy(), threshold=0.0)
+    answers = reader.read_batch(["Who built the mill?", "Who?"], [[passage_hit()], []])
+    assert asked == [("Who built the mill?", TEXT)]
+    assert answers[0].span.quote == "mill" and not answers[1].answered
+
+
+def test_a_window_grows_to_both_sides_and_has_no_more_words_than_it_may():
+    sentences = split_sentences("One two three. Four five six. Seven eight nine. Ten.")
+    text = "One two three. Four five six. Seven eight nine. Ten."
+    for number, words, expected in (
+        (1, 3, "Four five six."),
+        (1, 6, "One two three. Four five six."),
+        (3, 4, text[30:]),
+        (0, 99, text),
+    ):
+        start, end = around(sentences, number, words)
+        assert text[start:end] == expected
+    assert around(sentences, 2, 1) == (30, 47), "a long sentence stays whole"
 
 
 def test_a_declined_answer_keeps_what_it_would_have_said_apart(default_encoder):
