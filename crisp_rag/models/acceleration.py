@@ -1,4 +1,4 @@
-"""The backbone on a CPU at nearly three times the speed: OpenVINO, int8 weights, activations quantised as they come.
+"""The backbone on a CPU at some four times the speed: OpenVINO, int8 weights, activations quantised as they come.
 
     fast = accelerate(encoder.model)        # None where OpenVINO is missing or the backbone does not convert
     fast.encode_document(texts, batch_size=BATCH_SIZE)
