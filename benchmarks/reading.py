@@ -227,9 +227,9 @@ def fit_calibration(encoder: CrispEncoder, tokens: CachedTokens, data: Path, wor
     share = REMOVED_WEIGHT * len(kinds) / max(1, len(removed))
     weights = [1.0] * len(ids) + [share] * len(removed)
     articles = [article_of(next(iter(dataset.qrels[id_]))) for id_ in [*ids, *removed]]
-    kept_back = set(sorted(set(articles))[::5])
-    fitting = [number for number, article in enumerate(articles) if article not in kept_back]
-    checking = [number for number, article in enumerate(articles) if article in kept_back]
+    aside = set(sorted(set(articles))[::5])
+    fitting = [number for number, article in enumerate(articles) if article not in aside]
+    checking = [number for number, article in enumerate(articles) if article in aside]
     about = f"{sum(labels)} questions of {KEPT_BACK} articles of SQuAD 1.1's training set, {len(kinds)} made from them, " \
             f"{len(removed)} whose passage was taken away"  # fmt: skip
     trial = fit(

@@ -209,7 +209,9 @@ class Maker:
             known = self.wordnet.analyse(word.lower())
             pool = self.articles[article].words.get((known[0], known[2]), []) if known else []
         else:
-            pool = self.wordnet.related(word.lower(), {"opposite": "opposites", "sibling": "siblings"}.get(how, "synonyms"))
+            wordnet = self.wordnet
+            related = {"opposite": wordnet.opposites, "sibling": wordnet.siblings, "synonym": wordnet.synonyms}[how]
+            pool = related(word.lower())
         pool = [other for other in pool if other not in unlike.lower()]
         return self.chance.choice(pool) if pool else None
 

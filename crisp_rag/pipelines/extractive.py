@@ -12,19 +12,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from crisp_rag.errors import InvalidInputError
 from crisp_rag.index.types import Hit
-from crisp_rag.models.reading_model import Reading, ReadingModel, load_reading_model
 from crisp_rag.pipelines import abstention
 from crisp_rag.pipelines.evidence import PassageVectors, Question, ReadPassage
 from crisp_rag.pipelines.features import READ, Candidate, features, reading_features
 from crisp_rag.pipelines.reading import NOT_FOUND, Answer, Source, Statement, source_of
 from crisp_rag.pipelines.sentences import Sentence, around
 from crisp_rag.pipelines.spans import best_span
+
+if TYPE_CHECKING:
+    from crisp_rag.models.reading_model import Reading, ReadingModel
 
 DEFAULT_THRESHOLD = 0.5
 """For encoders without a calibration: least score of the best sentence."""
@@ -133,14 +135,17 @@ class ExtractiveReader:
         """The best sentence of each, with its neighbours, read together with the question."""
         if self._reading_model is False or not examined:
             return [None] * len(examined)
-        if not isinstance(self._reading_model, ReadingModel):
-            self._reading_model = load_reading_model()
+        model = self._reading_model
+        if model is None or isinstance(model, bool):
+            from crisp_rag.models.reading_model import load_reading_model
+
+            model = load_reading_model()
         windows = []
         for each in examined:
             best = each.candidates[0]
             start, end = around(each.passages[best.hit].sentences, best.sentence)
             windows.append((each.question.text, each.hits[best.hit].text[start:end], start))
-        readings = self._reading_model.read([(question, window) for question, window, _ in windows])
+        readings = model.read([(question, window) for question, window, _ in windows])
         return [
             replace(reading, start=reading.start + start, end=reading.end + start)
             for reading, (_, _, start) in zip(readings, windows)
@@ -205,9 +210,9 @@ def _holding(examined: Examined) -> Candidate | None:
     reading, best = examined.reading, examined.candidates[0]
     if reading is None or not reading.quote:
         return None
-    sentences = examined.passages[best.hit].sentences
-    for candidate in examined.candidates:
-        sentence = sentences[candidate.sentence] if candidate.hit == best.hit else None
-        if sentence is not None and sentence.start <= reading.start < sentence.end:
-            return candidate if candidate is best or reading.answerable > 0 else None
+    beside = examined.candidates if reading.answerable > 0 else [best]
+    for candidate in (each for each in beside if each.hit == best.hit):
+        sentence = examined.passages[best.hit].sentences[candidate.sentence]
+        if sentence.start <= reading.start < sentence.end:
+            return candidate
     return None

@@ -10,13 +10,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from crisp_rag.index.types import Hit
-from crisp_rag.models.reading_model import Reading
 from crisp_rag.pipelines.evidence import Question, ReadPassage
 from crisp_rag.pipelines.spans import NUMBER, QUESTION_WORDS, kind_of, new_names, says_when
+
+if TYPE_CHECKING:
+    from crisp_rag.models.reading_model import Reading
 
 _WORD = re.compile(r"[^\W_]+(?:[.,'’-][^\W_]+)*")
 _SMALL_WORDS = (
