@@ -29,6 +29,7 @@ from crisp_rag.eval.answers import auroc, contains, evaluate_reader
 from crisp_rag.eval.datasets import Dataset, load_beir
 from crisp_rag.eval.systems import create_system
 from crisp_rag.index.types import Hit
+from crisp_rag.jsonlines import numbered_lines
 from crisp_rag.models import load_encoder
 from crisp_rag.models.encoder import CrispEncoder
 from crisp_rag.pipelines.abstention import SHIPPED, best_threshold, fit, risk_curve
@@ -85,7 +86,7 @@ class CachedTokens:
             return {}
         vectors = np.memmap(self.folder / f"{task}.f16", np.float16, mode="r").reshape(-1, self.inner.dim)
         found, row = {}, 0
-        for line in (self.folder / f"{task}.jsonl").read_text(encoding="utf-8").splitlines():
+        for _, line in numbered_lines(self.folder / f"{task}.jsonl"):
             text, count = json.loads(line)
             found[text] = vectors[row : row + count]
             row += count

@@ -30,6 +30,7 @@ from torch import Tensor
 from crisp_rag.eval.datasets import load_beir
 from crisp_rag.eval.metrics import score_queries
 from crisp_rag.eval.systems import create_system
+from crisp_rag.jsonlines import numbered_lines
 from crisp_rag.models import CrispEncoder, build_encoder, load_encoder
 from crisp_rag.models.pooling import ClusterPooling, parse_pooling
 from crisp_rag.training import Example, TrainingOptions, examples_from_judgements, mine_hard_negatives, train
@@ -269,7 +270,7 @@ def gather(data: Path, work: Path, seed: int = 0) -> list[Example]:
     """Training examples with one mined negative each, kept in a file."""
     path = work / "examples.jsonl"
     if path.exists():
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [json.loads(line) for _, line in numbered_lines(path)]
         return [Example(**{**row, "negatives": tuple(row["negatives"])}) for row in rows]
     encoder = build_encoder(max_tokens=MINING_TOKENS, **SIZES)
     examples: list[Example] = []

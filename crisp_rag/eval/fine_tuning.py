@@ -28,16 +28,19 @@ if TYPE_CHECKING:
     from crisp_rag.training import Example, TrainingOptions
 
 SOURCE = "documents"
+QUESTION_WEIGHT = 8
+"""A question that somebody asks says more than one made from a heading or a sentence, of which there are many."""
 ENOUGH_MINED = 0.75
 """Share of examples with hard negatives below which all do without: dropping the others would lose too many."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question and the documents that answer it, as paths below the sources."""
+    """A question and the documents that answer it, as paths below the sources; and the words that answer, if known."""
 
     text: str
     documents: tuple[str, ...]
+    answer: str = ""
 
 
 @dataclass(slots=True)
@@ -75,6 +78,7 @@ def fine_tune(
     encoder: CrispEncoder | None = None,
     options: TrainingOptions | None = None,
     hard_negatives: int = 1,
+    question_weight: int = QUESTION_WEIGHT,
     resume: bool = False,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
     on_message: Callable[[str], None] = lambda message: None,
@@ -88,6 +92,7 @@ def fine_tune(
         encoder: What to start from; the default encoder by default.
         options: See :class:`crisp_rag.training.TrainingOptions`.
         hard_negatives: Negatives mined for each example with the encoder before training; 0 for none.
+        question_weight: How often a question takes part for each time that an example made from documents does.
         resume: Go on with an interrupted run in ``out``.
         on_step: Gets each step's number and losses.
         on_message: Gets a sentence when a stage begins.
@@ -104,7 +109,7 @@ def fine_tune(
     training, held_out = _halves(read_questions(questions), options.seed) if questions else ([], [])
     if questions and not passages:
         raise InvalidInputError("Questions are asked of documents, and there are none among the sources.")
-    examples += _asked(training, passages, encoder)
+    examples += question_weight * asked(training, passages, encoder)
     counts: dict[str, int] = {}
     for example in examples:
         counts[example.source] = counts.get(example.source, 0) + 1
@@ -174,7 +179,8 @@ def read_questions(path: str | Path) -> list[Question]:
     for number, line in numbered_lines(path):
         try:
             row = json.loads(line)
-            questions.append(Question(str(row["question"]), tuple(map(str, row.get("documents") or ()))))
+            answer = str(row.get("answer") or "")
+            questions.append(Question(str(row["question"]), tuple(map(str, row.get("documents") or ())), answer))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DatasetError(f"{path}:{number} needs question and documents.") from error
     return [question for question in questions if question.documents and question.text.strip()]
@@ -199,8 +205,9 @@ def measure(encoder: CrispEncoder, passages: Sequence[Passage], questions: Seque
     return {name: round(value, 4) for name, value in score(run, qrels).items()}
 
 
-def _asked(questions: Sequence[Question], passages: Sequence[Passage], encoder: CrispEncoder) -> list[Example]:
-    """An example a question: of the documents that answer it, the passage that the encoder likes best."""
+def asked(questions: Sequence[Question], passages: Sequence[Passage], encoder: CrispEncoder) -> list[Example]:
+    """An example a question: of the documents that answer it, the passage that the encoder likes best, among those that
+    hold the words of the answer where any does."""
     from crisp_rag.training import Example
 
     examples = []
@@ -208,6 +215,7 @@ def _asked(questions: Sequence[Question], passages: Sequence[Passage], encoder: 
         own = [each for each in passages if _is_named(str(each.metadata["source"]), question.documents)]
         if not own:
             raise DatasetError(f"No source ends in {' or '.join(question.documents)}, which answers {question.text!r}.")
+        own = [each for each in own if question.answer.casefold() in each.text.casefold()] or own
         documents = StackedVectors(encoder.encode_document([passage.encoded_text for passage in own]))
         best = own[int(documents.scores(encoder.encode_query(question.text)).argmax())]
         group = str(best.metadata["source"])

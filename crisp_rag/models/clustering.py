@@ -78,7 +78,9 @@ def spherical_kmeans(
     with torch.no_grad():
         lengths = mask.sum(dim=1)
         whole = lengths <= clusters
-        given = embeddings.detach().float() * mask.unsqueeze(-1)
+        given = embeddings.detach().float()
+        if not bool(mask.all()):
+            given = given * mask.unsqueeze(-1)
         unit = torch.nn.functional.normalize(given, dim=-1)
         counted = given if weighted else unit
         active = torch.arange(width, device=device).unsqueeze(0) < torch.minimum(clusters, lengths).unsqueeze(1)
@@ -140,8 +142,10 @@ def _sums(vectors: Tensor, labels: Tensor, width: int) -> Tensor:
 
 def _assign(similarity: Tensor, active: Tensor) -> Tensor:
     """(B, T) index of the most similar active cluster."""
+    if not bool(active.all()):
+        similarity = similarity.masked_fill(~active.unsqueeze(1), -torch.inf)
     # max is twice as fast as argmax here, and gives the lowest index of equals too
-    return similarity.masked_fill(~active.unsqueeze(1), -torch.inf).max(dim=2).indices
+    return similarity.max(dim=2).indices
 
 
 def _one_hot(labels: Tensor, mask: Tensor, width: int) -> Tensor:
@@ -176,35 +180,32 @@ def _refill_empty(labels: Tensor, similarity: Tensor, mask: Tensor, active: Tens
 
 def _to_initial_tokens(unit: Tensor, weights: Tensor | None, mask: Tensor, clusters: Tensor, init: str) -> Tensor:
     """(B, T, K) cosine of every token with those that start as centroids."""
-    batch, length, dim = unit.shape
     width = int(clusters.max())
+    row = torch.arange(len(unit), device=mask.device).unsqueeze(1)
     if init == "spread":
         spread = _evenly(mask, torch.full_like(clusters, width))
-        return unit @ unit.gather(1, spread.unsqueeze(-1).expand(-1, -1, dim)).transpose(1, 2)
+        return unit @ unit[row, spread].transpose(1, 2)
     # (B, C) candidates; a row with fewer tokens than candidates has each of them, the last one several times.
-    candidates = (
-        _evenly(mask, (CANDIDATES * clusters).clamp_min(FEWEST_CANDIDATES).clamp_max(length)) if init == "greedy" else None
-    )
-    some = unit if candidates is None else unit.gather(1, candidates.unsqueeze(-1).expand(-1, -1, dim))
+    counts = (CANDIDATES * clusters).clamp_min(FEWEST_CANDIDATES).clamp_max(mask.shape[1])
+    candidates = _evenly(mask, counts) if init == "greedy" else None
+    some = unit if candidates is None else unit[row, candidates]
     similarity = some @ unit.transpose(1, 2)  # (B, C, T)
     distance = (1.0 - similarity).clamp_min(0.0) * (mask if weights is None else weights * mask).unsqueeze(1)
     unusable = ~mask if candidates is None else ~mask.gather(1, candidates)
     # The first seed is the medoid: the token with the least total distance to the others.
-    chosen = distance.sum(dim=2).masked_fill(unusable, torch.inf).argmin(dim=1)
+    chosen = distance.sum(dim=2).masked_fill(unusable, torch.inf).argmin(dim=1, keepdim=True)
     seeds = [chosen]
-    row = torch.arange(batch, device=mask.device)
-    nearest = distance[row, chosen]
-    lowered = torch.empty_like(distance)
+    nearest = distance[row, chosen]  # (B, 1, T)
+    lowered = torch.empty_like(distance) if init == "greedy" else None
     for _ in range(1, width):
         if init == "greedy":
-            remaining = torch.minimum(nearest.unsqueeze(1), distance, out=lowered).sum(dim=2)
-            chosen = remaining.masked_fill(unusable, torch.inf).argmin(dim=1)
+            remaining = torch.minimum(nearest, distance, out=lowered).sum(dim=2)
+            chosen = remaining.masked_fill(unusable, torch.inf).argmin(dim=1, keepdim=True)
         else:
-            chosen = nearest.masked_fill(~mask, -torch.inf).argmax(dim=1)
+            chosen = nearest.squeeze(1).masked_fill(~mask, -torch.inf).argmax(dim=1, keepdim=True)
         seeds.append(chosen)
         nearest = torch.minimum(nearest, distance[row, chosen])
-    taken = torch.stack(seeds, dim=1)
-    return similarity.gather(1, taken.unsqueeze(-1).expand(-1, -1, length)).transpose(1, 2)
+    return similarity[row, torch.cat(seeds, dim=1)].transpose(1, 2)
 
 
 def _evenly(mask: Tensor, counts: Tensor) -> Tensor:

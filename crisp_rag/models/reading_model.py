@@ -33,6 +33,8 @@ MAX_QUESTION_TOKENS = 32
 MAX_TOKENS = 112
 LONGEST_ANSWER = 24
 """Tokens."""
+CAPACITY = 65_536
+"""Readings that are kept: some 60 MB at most."""
 _BATCH_TOKENS = 3072
 
 
@@ -95,7 +97,7 @@ class Pair:
 
 
 class ReadingModel:
-    """Reads pairs of question and passage; any number of threads may ask.
+    """Reads pairs of question and passage; any number of threads may ask.  Keeps what it has read.
 
     Args:
         network: The network, on a CPU or an accelerator.
@@ -105,9 +107,19 @@ class ReadingModel:
     def __init__(self, network: ReadingNetwork, tokenizer: Any) -> None:
         self.network = network.eval()
         self.tokenizer = tokenizer
+        self._known: dict[tuple[str, str], Reading] = {}
 
     def read(self, pairs: Sequence[tuple[str, str]]) -> list[Reading]:
         """Read (question, passage) pairs; what lies behind 112 tokens, 32 of them the question's, is not seen."""
+        known = self._known
+        new = [pair for pair in dict.fromkeys(pairs) if pair not in known]
+        found = {pair: known[pair] for pair in pairs if pair in known} | dict(zip(new, self._read_all(new)))
+        if len(known) + len(new) > CAPACITY:
+            known = self._known = {}
+        known.update((pair, found[pair]) for pair in new[:CAPACITY])
+        return [found[pair] for pair in pairs]
+
+    def _read_all(self, pairs: Sequence[tuple[str, str]]) -> list[Reading]:
         if not pairs:
             return []
         encoded = pairs_of(self.tokenizer, pairs)

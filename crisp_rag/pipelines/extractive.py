@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 DEFAULT_THRESHOLD = 0.5
 """For encoders without a calibration: least score of the best sentence."""
 PASSAGE_WEIGHT = 0.5
+WINDOWS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,9 @@ class Examined:
         passages: Their sentences and vectors.
         matches: Their token matches with the question.
         candidates: Their sentences, best first.
-        reading: What the reading model makes of the best one and its neighbours, with spans in the passage; None without.
+        reading: What the reading model makes of the window of sentences that it thinks answers, with spans in the passage;
+            None without.
+        read: The sentence that this window lies around; None without.
         evidence: What the threshold is applied to.
     """
 
@@ -53,6 +56,7 @@ class Examined:
     matches: Sequence[np.ndarray]
     candidates: Sequence[Candidate]
     reading: Reading | None
+    read: Candidate | None
     evidence: float
 
 
@@ -71,8 +75,9 @@ class ExtractiveReader:
         passage_weight: How much the passage counts beside the sentence.
         calibration: What turns figures into evidence; None takes the shipped one if it was made for this encoder,
             and False does without.
-        reading_model: Reads the question and the best sentence together; None takes the shipped one, and False does
-            without: then the calibration does too, and the short answer is found by rules.
+        reading_model: Reads the question and sentences together; None takes the shipped one, and False does without:
+            then the calibration does too, and the short answer is found by rules.
+        windows: How many windows of sentences it reads, each around the best sentence that is in none before.
     """
 
     def __init__(
@@ -85,12 +90,14 @@ class ExtractiveReader:
         passage_weight: float = PASSAGE_WEIGHT,
         calibration: abstention.Calibration | bool | None = None,
         reading_model: ReadingModel | bool | None = None,
+        windows: int = WINDOWS,
     ) -> None:
         self.encoder = encoder
         self.vectors = PassageVectors(encoder)
         self.max_sentences = max_sentences
         self.keep = keep
         self.passage_weight = passage_weight
+        self.windows = windows
         self._reading_model = reading_model
         if calibration is None or calibration is True:
             calibration = abstention.load_for(self.vectors.tokens) if reading_model is not False else None
@@ -120,8 +127,7 @@ class ExtractiveReader:
             self._ranked(question, found, self.vectors.passages(found))
             for question, found in zip(self.vectors.questions(questions), hits, strict=True)
         ]
-        readings = iter(self._read([each for each in examined if each.candidates]))
-        examined = [replace(each, reading=next(readings)) if each.candidates else each for each in examined]
+        examined = self._with_readings(examined)
         return [replace(each, evidence=self._evidence(each)) if each.candidates else each for each in examined]
 
     def features(self, examined: Examined) -> dict[str, float] | None:
@@ -131,25 +137,45 @@ class ExtractiveReader:
         found = features(examined.question, examined.hits, examined.passages, examined.matches, examined.candidates)
         return found | reading_features(examined.reading) if examined.reading else found
 
-    def _read(self, examined: Sequence[Examined]) -> list[Reading | None]:
-        """The best sentence of each, with its neighbours, read together with the question."""
-        if self._reading_model is False or not examined:
-            return [None] * len(examined)
-        model = self._reading_model
-        if model is None or isinstance(model, bool):
+    def _with_readings(self, examined: Sequence[Examined]) -> list[Examined]:
+        """Each with what the reading model makes of the window that it likes best, of those around the best sentences."""
+        if self._reading_model is False:
+            return list(examined)
+        windows = [self._windows(each) for each in examined]
+        pairs = [
+            (each.question.text, each.hits[candidate.hit].text[start:end])
+            for each, own in zip(examined, windows)
+            for candidate, start, end in own
+        ]
+        readings = iter(self._model().read(pairs) if pairs else [])
+        found = []
+        for each, own in zip(examined, windows):
+            if own:
+                read = [(next(readings), candidate, start) for candidate, start, _ in own]
+                reading, candidate, start = max(read, key=lambda one: one[0].answerable)
+                reading = replace(reading, start=reading.start + start, end=reading.end + start)
+                each = replace(each, reading=reading, read=candidate)
+            found.append(each)
+        return found
+
+    def _windows(self, examined: Examined) -> list[tuple[Candidate, int, int]]:
+        """The best sentences, each with its neighbours: where that begins and ends in the passage."""
+        windows: list[tuple[Candidate, int, int]] = []
+        for candidate in examined.candidates:
+            if len(windows) == self.windows:
+                break
+            sentences = examined.passages[candidate.hit].sentences
+            sentence = sentences[candidate.sentence]
+            if not any(c.hit == candidate.hit and a <= sentence.start and sentence.end <= b for c, a, b in windows):
+                windows.append((candidate, *around(sentences, candidate.sentence)))
+        return windows
+
+    def _model(self) -> ReadingModel:
+        if self._reading_model is None or isinstance(self._reading_model, bool):
             from crisp_rag.models.reading_model import load_reading_model
 
-            model = load_reading_model()
-        windows = []
-        for each in examined:
-            best = each.candidates[0]
-            start, end = around(each.passages[best.hit].sentences, best.sentence)
-            windows.append((each.question.text, each.hits[best.hit].text[start:end], start))
-        readings = model.read([(question, window) for question, window, _ in windows])
-        return [
-            replace(reading, start=reading.start + start, end=reading.end + start)
-            for reading, (_, _, start) in zip(readings, windows)
-        ]
+            return load_reading_model()
+        return self._reading_model
 
     def _ranked(self, question: Question, hits: Sequence[Hit], passages: Sequence[ReadPassage]) -> Examined:
         matches = [passage.match(question) if passage.sentences else np.zeros((0, 0)) for passage in passages]
@@ -161,7 +187,7 @@ class ExtractiveReader:
                 score = (own + self.passage_weight * hit.relevance) / (1 + self.passage_weight)
                 candidates.append(Candidate(number, position, own, score))
         candidates.sort(key=lambda candidate: -candidate.score)
-        return Examined(question, hits, passages, matches, candidates, None, 0.0)
+        return Examined(question, hits, passages, matches, candidates, None, None, 0.0)
 
     def _evidence(self, examined: Examined) -> float:
         if self.calibration is None or examined.question.offsets is None:
@@ -206,13 +232,13 @@ class ExtractiveReader:
 
 
 def _holding(examined: Examined) -> Candidate | None:
-    """The sentence in which the reading model's answer begins; one beside the best only where it sees an answer."""
-    reading, best = examined.reading, examined.candidates[0]
-    if reading is None or not reading.quote:
+    """The sentence in which the reading model's answer begins; one that is not the best only where it sees an answer."""
+    reading, read, best = examined.reading, examined.read, examined.candidates[0]
+    if reading is None or read is None or not reading.quote:
         return None
-    beside = examined.candidates if reading.answerable > 0 else [best]
-    for candidate in (each for each in beside if each.hit == best.hit):
-        sentence = examined.passages[best.hit].sentences[candidate.sentence]
+    eligible = examined.candidates if reading.answerable > 0 else [best]
+    for candidate in (each for each in eligible if each.hit == read.hit):
+        sentence = examined.passages[read.hit].sentences[candidate.sentence]
         if sentence.start <= reading.start < sentence.end:
             return candidate
     return None

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from crisp_rag.cli import app
 from crisp_rag.errors import DatasetError
-from crisp_rag.eval.fine_tuning import Question, gather, measure, read_questions
+from crisp_rag.eval.fine_tuning import Question, asked, gather, measure, read_questions
 from crisp_rag.models import build_encoder, load_encoder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,6 +82,19 @@ def test_held_out_documents_are_ranked_by_their_best_passage(tiny_encoder: Path)
     source = str(some.metadata["source"])
     figures = measure(encoder, passages, [Question(some.encoded_text, (Path(source).name,))])
     assert figures["RR@10"] == 1.0  # a passage asked for by itself puts its document first
+
+
+def test_a_question_trains_on_the_passage_that_holds_its_answer(tiny_encoder: Path) -> None:
+    encoder = load_encoder(tiny_encoder)
+    _, passages, _ = gather([HANDBOOK], encoder)
+    sources = [str(passage.metadata["source"]) for passage in passages]
+    source = max(set(sources), key=sources.count)
+    own = [passage for passage in passages if passage.metadata["source"] == source]
+    assert len(own) > 2
+    questions = [Question("What?", (Path(source).name,), answer=passage.text[-40:].upper()) for passage in own]
+    assert [example.positive for example in asked(questions, passages, encoder)] == [each.encoded_text for each in own]
+    nowhere = Question("What?", (Path(source).name,), answer="words that no passage has")
+    assert asked([nowhere], passages, encoder)[0].positive in {each.encoded_text for each in own}
 
 
 def test_a_question_of_a_document_that_is_not_there_is_an_error(tiny_encoder: Path) -> None:

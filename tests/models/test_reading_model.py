@@ -73,6 +73,19 @@ def test_pairs_read_together_are_read_as_alone_and_in_order(model: ReadingModel)
     assert model.read([]) == []
 
 
+def test_what_was_read_is_not_read_again_and_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ReadingModel(module.load_reading_model().network, module.load_reading_model().tokenizer)
+    monkeypatch.setattr(module, "CAPACITY", 3)
+    read: list[str] = []
+    plain = model._read_all
+    monkeypatch.setattr(model, "_read_all", lambda pairs: read.extend(q for q, _ in pairs) or plain(pairs))
+    for asked in (["a", "b", "a"], ["b", "c"], ["c", "d"], ["d", "a"]):
+        assert [each.answerable for each in model.read([(one, MILL) for one in asked])] == pytest.approx(
+            [each.answerable for each in plain([(one, MILL) for one in asked])], abs=1e-4
+        )
+    assert read == ["a", "b", "c", "d", "a"]
+
+
 def test_several_threads_may_read_at_once(model: ReadingModel) -> None:
     pairs = [(f"Who founded mill {number}?", f"Mill {number} was founded by Anna.") for number in range(8)]
     with ThreadPoolExecutor(4) as pool:

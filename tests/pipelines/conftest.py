@@ -41,7 +41,7 @@ class WordEncoder:
     encode_document = encode_query
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def words() -> WordEncoder:
     return WordEncoder()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,24 +11,6 @@ from hypothesis import strategies as st
 from crisp_rag.index.types import Hit
 from crisp_rag.pipelines.answer import NOT_FOUND, ExtractiveReader
 from crisp_rag.pipelines.sentences import split_sentences
-
-
-class WordEncoder:
-    """One unit vector a word, the same for the same word: MaxSim counts shared words."""
-
-    def _encode(self, text: str) -> np.ndarray:
-        words = text.lower().replace(".", " ").replace("?", " ").split() or ["-"]
-        vectors = []
-        for word in words:
-            generator = np.random.default_rng(sum(ord(c) * 31**i for i, c in enumerate(word)) % 2**32)
-            vector = generator.standard_normal(64)
-            vectors.append(vector / np.linalg.norm(vector))
-        return np.array(vectors, dtype=np.float32)
-
-    def encode_query(self, texts, **_):
-        return self._encode(texts) if isinstance(texts, str) else [self._encode(text) for text in texts]
-
-    encode_document = encode_query
 
 
 def test_sentences_are_spans_of_the_text_without_headings_and_list_markers():
@@ -55,9 +36,9 @@ def hit(text: str, id_: str = "p1", relevance: float = 0.8, **metadata) -> Hit:
     return Hit(id_, 5.0, text, metadata, relevance)
 
 
-def test_the_best_sentence_is_quoted_with_its_file_and_span():
+def test_the_best_sentence_is_quoted_with_its_file_and_span(words):
     text = "The canteen opens at eight. Refunds take five days."
-    answer = ExtractiveReader(WordEncoder(), threshold=0.3).read(
+    answer = ExtractiveReader(words, threshold=0.3).read(
         "refunds take how many days?", [hit(text, source="/docs/refunds.md", start=100)]
     )
     assert answer.answered
@@ -67,25 +48,25 @@ def test_the_best_sentence_is_quoted_with_its_file_and_span():
     assert (source.start, source.end) == (100 + text.index("Refunds"), 100 + len(text))
 
 
-def test_weak_evidence_is_declined_and_quotes_nothing():
-    answer = ExtractiveReader(WordEncoder(), threshold=0.5).read(
+def test_weak_evidence_is_declined_and_quotes_nothing(words):
+    answer = ExtractiveReader(words, threshold=0.5).read(
         "who won the championship?", [hit("Refunds take five days.", relevance=0.1)]
     )
     assert (answer.answered, answer.sources, answer.text) == (False, [], NOT_FOUND)
 
 
-def test_no_hits_is_no_answer():
-    assert not ExtractiveReader(WordEncoder()).read("anything?", []).answered
+def test_no_hits_is_no_answer(words):
+    assert not ExtractiveReader(words).read("anything?", []).answered
 
 
-def test_the_same_sentence_in_two_passages_is_quoted_once():
+def test_the_same_sentence_in_two_passages_is_quoted_once(words):
     hits = [hit("Refunds take five days.", "p1"), hit("Refunds take five days.", "p2")]
-    answer = ExtractiveReader(WordEncoder(), threshold=0.1).read("refunds take five days", hits)
+    answer = ExtractiveReader(words, threshold=0.1).read("refunds take five days", hits)
     assert len(answer.sources) == 1
 
 
 @pytest.mark.parametrize("maximum", [1, 2])
-def test_never_more_sentences_than_asked_for(maximum):
+def test_never_more_sentences_than_asked_for(words, maximum):
     text = "Refunds take five days. Refunds take five days here. Refunds take five days there."
-    answer = ExtractiveReader(WordEncoder(), threshold=0.1, max_sentences=maximum).read("refunds days", [hit(text)])
+    answer = ExtractiveReader(words, threshold=0.1, max_sentences=maximum).read("refunds days", [hit(text)])
     assert len(answer.sources) <= maximum

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -51,9 +53,9 @@ def test_what_the_encoders_limit_cuts_off_is_encoded_by_itself(vectors):
 
 def test_passages_are_encoded_once_and_the_oldest_forgotten(words, hit):
     calls: list[str] = []
-    encode = words.encode_document
-    words.encode_document = lambda texts, **options: calls.extend(texts) or encode(texts)
-    vectors = PassageVectors(words, capacity=2)
+    counting = copy.copy(words)
+    counting.encode_document = lambda texts, **options: calls.extend(texts) or words.encode_document(texts)
+    vectors = PassageVectors(counting, capacity=2)
     for text in ("Ann runs.", "Bob runs.", "Ann runs."):
         vectors.passages([hit(text)])
     assert calls == ["Ann runs.", "Bob runs."]
@@ -122,21 +124,39 @@ def test_a_calibration_that_needs_the_reading_model_is_refused_without_it(defaul
         ExtractiveReader(default_encoder, calibration=Calibration.load(), reading_model=False)
 
 
+class Spy(ReadingModel):
+    """Sees an answer, the word "mill", where the window has a word."""
+
+    def __init__(self, word):
+        self.word = word
+        self.asked = []
+
+    def read(self, pairs):
+        self.asked.extend(pairs)
+        return [
+            Reading(2.0 if self.word in window else -2.0, window.index("mill"), window.index("mill") + 4, "mill", 0.5, 0.0)
+            for _, window in pairs
+        ]
+
+
 def test_a_reading_model_of_ones_own_is_asked_about_the_best_sentence_and_its_neighbours(default_encoder):
-    asked = []
-
-    class Spy(ReadingModel):
-        def __init__(self):
-            pass
-
-        def read(self, pairs):
-            asked.extend(pairs)
-            return [Reading(0.0, 4, 8, "mill", 0.5, 0.0) for _ in pairs]
-
-    reader = ExtractiveReader(default_encoder, reading_model=Spy(), threshold=0.0)
+    spy = Spy("mill")
+    reader = ExtractiveReader(default_encoder, reading_model=spy, threshold=0.0)
     answers = reader.read_batch(["Who built the mill?", "Who?"], [[passage_hit()], []])
-    assert asked == [("Who built the mill?", TEXT)]
+    assert spy.asked == [("Who built the mill?", TEXT)]
     assert answers[0].span.quote == "mill" and not answers[1].answered
+
+
+def test_the_window_that_answers_is_read_and_quoted_wherever_it_lies(default_encoder):
+    other = "Somebody else built the other mill, of straw."
+    hits = [passage_hit(), Hit("p2", 4.0, other, {}, 0.5, "")]
+    for word, ids, windows in (("straw", ["p1", "p2"], 2), ("built", ["p1"], 2), ("straw", ["p1"], 1)):
+        spy = Spy(word)
+        reader = ExtractiveReader(default_encoder, reading_model=spy, threshold=0.0, keep=1.0, windows=windows)
+        answer = reader.read("Who built the mill at Dockside?", hits)
+        assert [window for _, window in spy.asked] == [TEXT, other][:windows]
+        assert [source.id for source in answer.sources] == ids
+        assert answer.span.id == ids[-1] and answer.span.quote == "mill"
 
 
 def test_a_window_grows_to_both_sides_and_has_no_more_words_than_it_may():

@@ -77,3 +77,10 @@ def test_a_sentence_asks_for_the_text_around_it_without_it() -> None:
 
 def test_a_section_of_one_sentence_is_not_asked_for_by_it() -> None:
     assert examples_from_sections([Section("", "There is only this one single sentence here.", "a.md")]) == []
+
+
+def test_a_line_separator_inside_a_string_does_not_end_the_line(tmp_path: Path) -> None:
+    text = "Up to here.\u2028And\x85from\x1chere."
+    row = json.dumps({"query": "Where?", "positive": text}, ensure_ascii=False)
+    (tmp_path / "pairs.jsonl").write_text(f"{row}\r\n\n{row}\n", encoding="utf-8", newline="")
+    assert [example.positive for example in examples_from_jsonl(tmp_path / "pairs.jsonl")] == [text, text]

@@ -1,0 +1,101 @@
+"""What the commands share: consoles, common options, errors as one sentence, and how things are shown."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from crisp_rag.errors import CrispError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Index files, search them, ask them questions, measure retrievers.",
+)
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+IndexOption = Annotated[Path, typer.Option("--index", help="The index folder.", show_default=False)]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+WhereOption = Annotated[
+    str | None, typer.Option("--where", help="""A filter on metadata, as JSON: '{"title": "Refunds"}'.""")
+]
+
+
+@contextmanager
+def errors() -> Iterator[None]:
+    """What went wrong in one sentence, without a traceback, and exit code 1."""
+    try:
+        yield
+    except (CrispError, ImportError) as error:
+        err.print(f"[red]error:[/] {escape(str(error))}")
+        raise typer.Exit(1) from error
+
+
+def open_index(path: Path) -> Any:
+    from crisp_rag.index import CrispIndex
+
+    return CrispIndex.open(path)
+
+
+def parsed_filter(where: str | None) -> dict[str, Any] | None:
+    if where is None:
+        return None
+    try:
+        parsed = json.loads(where)
+    except ValueError as error:
+        raise typer.BadParameter(f"--where is not JSON: {error}") from error
+    if not isinstance(parsed, dict):
+        raise typer.BadParameter("--where is a JSON object.")
+    return parsed
+
+
+def announce(stats: Any) -> None:
+    """Say which encoder an index was built with."""
+    err.print(f"[dim]Encoder: {escape(stats.encoder)} ({stats.dim} dims, {stats.pooling} query x document vectors).[/]")
+
+
+def encoder_of(name: str | None, pooling: str | None) -> Any:
+    """The encoder of that name, the default one without a name; a budget it cannot have is a wrong call."""
+    from crisp_rag.models import load_encoder
+
+    try:
+        return load_encoder(name, budget=pooling)
+    except ValueError as error:
+        if isinstance(error, CrispError):
+            raise
+        raise typer.BadParameter(str(error)) from error
+
+
+def print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
+
+
+def place_of(source: Any) -> str:
+    """Where a quote stands, ready for the console."""
+    return escape(f"{shown(source.path) or source.id}:{source.start}-{source.end}")
+
+
+def shown(path: str) -> str:
+    """A path as short as it stays true: relative to here where it lies below."""
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except ValueError:
+        return path
+
+
+def short(text: str, width: int = 160) -> str:
+    """A text in one line, cut where it is longer than ``width``."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= width else flat[: width - 1].rstrip() + "…"
