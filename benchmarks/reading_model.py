@@ -34,6 +34,7 @@ from crisp_rag.eval.datasets import Dataset, load_beir
 from crisp_rag.models import reading_model
 from crisp_rag.models.reading_model import ReadingModel, padded, pairs_of, save_reading_model, untrained
 from crisp_rag.pipelines.sentences import around, split_sentences
+from crisp_rag.training.recipe import switch_dropout_off
 
 KEPT_BACK = 12
 QUESTIONS = 52_000
@@ -256,9 +257,7 @@ def train(model: ReadingModel, data: list[Encoded], out: Path, steps: int, rate:
     No dropout: hardly an example is seen twice, and drawing what to drop takes a fifth of a step.
     """
     network, chance = model.network, random.Random(seed)
-    for module in network.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
+    switch_dropout_off(network)
     for name, parameter in network.bert.embeddings.named_parameters():
         parameter.requires_grad_("token_type" in name)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]

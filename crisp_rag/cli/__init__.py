@@ -14,6 +14,8 @@ from crisp_rag.cli.console import app
 
 __all__ = ["app", "main"]
 
+app.info.help = __doc__.split("\n")[0]
+
 
 def main() -> None:
     """The entry point."""

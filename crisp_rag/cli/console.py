@@ -17,20 +17,12 @@ from crisp_rag.errors import CrispError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Index files, search them, ask them questions, measure retrievers.",
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 IndexOption = Annotated[Path, typer.Option("--index", help="The index folder.", show_default=False)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-WhereOption = Annotated[
-    str | None, typer.Option("--where", help="""A filter on metadata, as JSON: '{"title": "Refunds"}'.""")
-]
 
 
 @contextmanager
@@ -44,21 +36,10 @@ def errors() -> Iterator[None]:
 
 
 def open_index(path: Path) -> Any:
+    """The index in a folder."""
     from crisp_rag.index import CrispIndex
 
     return CrispIndex.open(path)
-
-
-def parsed_filter(where: str | None) -> dict[str, Any] | None:
-    if where is None:
-        return None
-    try:
-        parsed = json.loads(where)
-    except ValueError as error:
-        raise typer.BadParameter(f"--where is not JSON: {error}") from error
-    if not isinstance(parsed, dict):
-        raise typer.BadParameter("--where is a JSON object.")
-    return parsed
 
 
 def announce(stats: Any) -> None:
@@ -79,12 +60,8 @@ def encoder_of(name: str | None, pooling: str | None) -> Any:
 
 
 def print_json(value: Any) -> None:
+    """A result as JSON on stdout."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
-
-
-def place_of(source: Any) -> str:
-    """Where a quote stands, ready for the console."""
-    return escape(f"{shown(source.path) or source.id}:{source.start}-{source.end}")
 
 
 def shown(path: str) -> str:
@@ -93,9 +70,3 @@ def shown(path: str) -> str:
         return str(Path(path).relative_to(Path.cwd()))
     except ValueError:
         return path
-
-
-def short(text: str, width: int = 160) -> str:
-    """A text in one line, cut where it is longer than ``width``."""
-    flat = " ".join(text.split())
-    return flat if len(flat) <= width else flat[: width - 1].rstrip() + "…"

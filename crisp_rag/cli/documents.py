@@ -13,7 +13,6 @@ from rich.markup import escape
 from crisp_rag.cli.console import (
     IndexOption,
     JsonOption,
-    WhereOption,
     announce,
     app,
     encoder_of,
@@ -21,16 +20,16 @@ from crisp_rag.cli.console import (
     errors,
     open_index,
     out,
-    parsed_filter,
-    place_of,
     print_json,
-    short,
     shown,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+WhereOption = Annotated[
+    str | None, typer.Option("--where", help="""A filter on metadata, as JSON: '{"title": "Refunds"}'.""")
+]
 NO_ANSWER = 3
 SKIPPED = 4
 
@@ -83,7 +82,7 @@ def search(
 ) -> None:
     """Show the passages that match a query best."""
     with errors(), open_index(index) as opened:
-        hits = opened.search(query, k, parsed_filter(where))
+        hits = opened.search(query, k, _filter(where))
         if as_json:
             print_json([{"id": hit.id, "score": hit.score, "text": hit.text, "metadata": hit.metadata} for hit in hits])
             return
@@ -93,7 +92,7 @@ def search(
             place = escape(shown(str(hit.metadata.get("source", hit.id))))
             heading = escape(str(hit.metadata.get("heading", "") or hit.context))
             out.print(f"[bold]{rank:2}. {hit.score:6.2f}[/]  [cyan]{place}[/]  [dim]{heading}[/]")
-            out.print(f"    {escape(short(hit.text))}")
+            out.print(f"    {escape(_short(hit.text))}")
 
 
 @app.command()
@@ -124,9 +123,7 @@ def ask(
 
             show = None if as_json else _piece_printer(question)
             reader = LLMReader(llm, opened.encoder, threshold=threshold, timeout=timeout, on_text=show)
-        answer = answer_question(
-            opened, question, k=k, where=parsed_filter(where), reader=reader, hybrid=hybrid, rerank=rerank
-        )
+        answer = answer_question(opened, question, k=k, where=_filter(where), reader=reader, hybrid=hybrid, rerank=rerank)
     if as_json:
         print_json(answer.to_dict())
     elif llm is not None and answer.statements:
@@ -135,7 +132,7 @@ def ask(
         out.print(f"[bold]{escape(question)}[/]")
         out.print(f"  {escape(answer.text)}")
         for number, source in enumerate(answer.sources, 1):
-            out.print(f"  [cyan]\\[{number}] {place_of(source)}[/]  [dim]score {source.score:.2f}[/]")
+            out.print(f"  [cyan]\\[{number}] {_place(source)}[/]  [dim]score {source.score:.2f}[/]")
             out.print(f"      “{escape(' '.join(source.quote.split()))}”")
         out.print()
     if not answer.answered:
@@ -193,9 +190,32 @@ def _print_statements(answer: Any) -> None:
         mark = "[green]✓[/]" if statement.supported else "[red]✗ not in the passages:[/]"
         out.print(f"  {mark} {escape(statement.text)}  [dim]support {statement.support:.2f}[/]")
         for source in statement.sources:
-            out.print(f"      [cyan]{place_of(source)}[/]  “{escape(' '.join(source.quote.split()))}”")
+            out.print(f"      [cyan]{_place(source)}[/]  “{escape(' '.join(source.quote.split()))}”")
     if not answer.answered:
         out.print(f"  {escape(answer.text)}")
     use = answer.context
     out.print(f"  [dim]{use.tokens} tokens of passages in the prompt, {use.saved:.0%} of {use.full_tokens} left out.[/]")
     out.print()
+
+
+def _filter(where: str | None) -> dict[str, Any] | None:
+    if where is None:
+        return None
+    try:
+        parsed = json.loads(where)
+    except ValueError as error:
+        raise typer.BadParameter(f"--where is not JSON: {error}") from error
+    if not isinstance(parsed, dict):
+        raise typer.BadParameter("--where is a JSON object.")
+    return parsed
+
+
+def _place(source: Any) -> str:
+    """Where a quote stands, ready for the console."""
+    return escape(f"{shown(source.path) or source.id}:{source.start}-{source.end}")
+
+
+def _short(text: str, width: int = 160) -> str:
+    """A text in one line, cut where it is longer than ``width``."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= width else flat[: width - 1].rstrip() + "…"

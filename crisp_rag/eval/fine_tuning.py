@@ -109,7 +109,8 @@ def fine_tune(
     training, held_out = _halves(read_questions(questions), options.seed) if questions else ([], [])
     if questions and not passages:
         raise InvalidInputError("Questions are asked of documents, and there are none among the sources.")
-    examples += question_weight * asked(training, passages, encoder)
+    # Side by side: mining scores the corpus for a question once.
+    examples += [example for example in asked(training, passages, encoder) for _ in range(question_weight)]
     counts: dict[str, int] = {}
     for example in examples:
         counts[example.source] = counts.get(example.source, 0) + 1

@@ -305,11 +305,16 @@ def _evaluation(
     return run
 
 
-def _freeze(model: MultiVectorEncoder, layers: int | None) -> list[nn.Parameter]:
-    """Freeze all but the upper ``layers`` transformer layers, switch dropout off; what was frozen comes back."""
+def switch_dropout_off(model: nn.Module) -> None:
+    """Nothing is dropped from now on, in training neither."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
+
+
+def _freeze(model: MultiVectorEncoder, layers: int | None) -> list[nn.Parameter]:
+    """Freeze all but the upper ``layers`` transformer layers, switch dropout off; what was frozen comes back."""
+    switch_dropout_off(model)
     if layers is None:
         return []
     stack = transformer_layers(model)
