@@ -1,11 +1,13 @@
 """Trains the reading model: the recipe behind ``crisp_rag.models.reading_model.load_reading_model()``.
 
-python benchmarks/reading_model.py DATA WORK [--wordnet /usr/share/wordnet] [--steps 3600] [--install]
+python benchmarks/reading_model.py DATA WORK [--wordnet /usr/share/wordnet] [--steps 3600 2000] [--install]
 
 DATA holds squad-train (SQuAD 1.1's training set, CC BY-SA 4.0).  Its questions all have an answer; those that have none
 are made from them (``unanswerable.py``), with WordNet's files (Debian: ``apt-get install wordnet-base``).  Twelve articles
-are kept back: ``reading.py --fit`` fits the calibration on those.  WORK keeps the examples and a checkpoint every 400
-steps: run it again and it goes on where it stopped.  ``--install`` puts the weights into crisp_rag/models/crisp_reader.
+are kept back: ``reading.py --fit`` fits the calibration on those.  Every number of steps is a round: the questions are made
+anew, and the rate rises and falls again from the weights of the round before (SGDR, arXiv 1608.03983).  WORK keeps the
+examples and a checkpoint every 400 steps: run it again and it goes on where it stopped.  ``--install`` puts the weights
+into crisp_rag/models/crisp_reader.
 """
 
 from __future__ import annotations
@@ -179,7 +181,7 @@ def _answered(kind: str, made: Made, answer: str, near: int, kept: bool) -> Item
 
 def gather(data: Path, work: Path, wordnet: Path, seed: int) -> list[Item]:
     """All examples, kept in a file."""
-    path = work / "reading-examples.jsonl"
+    path = work / f"reading-examples.{seed}.jsonl"
     if not path.exists():
         dataset = load_beir(data / "squad-train", split="train")
         chance, kept = random.Random(seed), kept_back(dataset)
@@ -252,7 +254,7 @@ def losses(model: ReadingModel, batch: Sequence[Encoded]) -> tuple[Tensor, Tenso
 
 
 def train(model: ReadingModel, data: list[Encoded], out: Path, steps: int, rate: float, seed: int) -> None:
-    """All layers but the embeddings of words and places; AdamW, the rate rises over 100 steps and falls to 2 %.
+    """A round over all layers but the embeddings of words and places; AdamW, the rate rises over 100 steps and falls to 2 %.
 
     No dropout: hardly an example is seen twice, and drawing what to drop takes a fifth of a step.
     """
@@ -325,22 +327,25 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"))
-    parser.add_argument("--steps", type=int, default=3600)
+    parser.add_argument("--steps", type=int, nargs="+", default=[3600, 2000])
     parser.add_argument("--lr", type=float, default=1.5e-4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--install", action="store_true")
     arguments = parser.parse_args()
-    items = gather(arguments.data, arguments.work, arguments.wordnet, arguments.seed)
-    shown = [item for item in items if not item.kept_back]
-    random.Random(arguments.seed).shuffle(shown)
     torch.manual_seed(arguments.seed)
     model = untrained()
-    data = encode(model.tokenizer, shown[: arguments.steps * BATCH])
-    train(model, data, arguments.work / "reading.checkpoint", arguments.steps, arguments.lr, arguments.seed)
-    figures = check(model, [item for item in items if item.kept_back][:CHECKED])
-    print(json.dumps(figures, indent=1))
+    for number, steps in enumerate(arguments.steps):
+        seed = arguments.seed + number
+        items = gather(arguments.data, arguments.work, arguments.wordnet, seed)
+        shown = [item for item in items if not item.kept_back]
+        random.Random(seed).shuffle(shown)
+        data = encode(model.tokenizer, shown[: steps * BATCH])
+        train(model, data, arguments.work / f"reading.{seed}.checkpoint", steps, arguments.lr / (1 + number), seed)
+        figures = check(model, [item for item in items if item.kept_back][:CHECKED])
+        print(json.dumps(figures, indent=1), flush=True)
     if arguments.install:
-        install(model, figures, f"python benchmarks/reading_model.py DATA WORK --steps {arguments.steps} --install")
+        steps = " ".join(map(str, arguments.steps))
+        install(model, figures, f"python benchmarks/reading_model.py DATA WORK --steps {steps} --install")
 
 
 def install(model: ReadingModel, figures: dict[str, Any], command: str) -> None:

@@ -87,8 +87,37 @@ def score_chosen(snapshot: Snapshot, positions: np.ndarray, query: Turned, segme
 
 
 def sketch_chosen(snapshot: Snapshot, positions: np.ndarray, query: Turned, segment_of: SegmentOf) -> np.ndarray:
-    """As :func:`score_chosen` by the sign plane alone, where there is one: right in order rather than in size."""
+    """As :func:`score_chosen` by the sign plane alone, where there is one."""
     return _by_segment(snapshot, positions, segment_of, SKETCHED_VECTORS, lambda *of: _sketched(query, *of))
+
+
+def look_at(
+    snapshot: Snapshot, positions: np.ndarray, numbers: np.ndarray, query: Turned, segment_of: SegmentOf
+) -> np.ndarray:
+    """(n, query vectors) float32 inner products with single vectors, by the sign plane where there is one.
+
+    Args:
+        snapshot: What is live.
+        positions: (n,) of passages in its flat line.
+        numbers: (n,) which of its passage's vectors each is.
+        query: The query.
+        segment_of: Gives the mapped segment of a view.
+    """
+    flat = snapshot.flat
+    segments, where = flat.segments[positions], flat.starts[positions] + numbers
+    parts = []
+    order = np.argsort(segments, kind="stable")
+    borders = np.searchsorted(segments[order], np.arange(len(snapshot.views) + 1))
+    for view, first, end in zip(snapshot.views, borders[:-1].tolist(), borders[1:].tolist(), strict=True):
+        for begin in range(first, end, BLOCK_VECTORS):
+            chosen = where[order[begin : min(begin + BLOCK_VECTORS, end)]]
+            parts.append(_looked_at(query, segment_of(view), chosen))
+    found = np.concatenate(parts)
+    if len(snapshot.views) == 1:
+        return found
+    similarity = np.empty_like(found)
+    similarity[order] = found
+    return similarity
 
 
 def has_sketch(snapshot: Snapshot, segment_of: SegmentOf) -> bool:
@@ -140,20 +169,26 @@ def _best_of_each(similarity: np.ndarray, counts: np.ndarray, width: int) -> np.
     return np.maximum.reduceat(similarity, starts_of(counts), axis=1)
 
 
+def _looked_at(query: Turned, segment: Segment, chosen: slice | np.ndarray) -> np.ndarray:
+    """(n, query vectors) inner products with vectors of a segment."""
+    sketch = segment.codec.sketch
+    if sketch is None:
+        return segment.codec.similarity(query.by(segment), segment[chosen]).T
+    signs, scales = (picked(segment.planes[number], chosen) for number in (sketch.signs, sketch.scales))
+    return query.sketch(segment).similarity(np.ascontiguousarray(signs), scales_of(scales) * np.float32(sketch.factor))
+
+
 def _sketched(query: Turned, segment: Segment, starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """(passages,) sums over query vectors of the best estimate."""
-    assert segment.codec.sketch is not None
     chosen, width = _gathered(starts, counts)
-    signs, scales = (picked(segment.planes[number], chosen) for number in segment.codec.sketch)
-    sketch = query.sketch(segment)
-    similarity = sketch.similarity(np.ascontiguousarray(signs), scales_of(scales))
+    similarity = _looked_at(query, segment, chosen)
     if not width:
-        return np.maximum.reduceat(similarity, starts_of(counts), axis=0) @ sketch.steps
+        return np.maximum.reduceat(similarity, starts_of(counts), axis=0).sum(axis=1)
     best = similarity.reshape(len(counts), width, -1)
     while best.shape[1] > 1:  # folding in halves takes a third of the time of a maximum over the axis
         half = -(-best.shape[1] // 2)
         best = np.maximum(best[:, :half], best[:, -half:])
-    return best[:, 0] @ sketch.steps
+    return best[:, 0].sum(axis=1)
 
 
 def _gathered(starts: np.ndarray, counts: np.ndarray) -> tuple[slice | np.ndarray, int]:

@@ -15,7 +15,8 @@ from crisp_rag.index.candidates import cache as cache_module
 from crisp_rag.index.candidates import calibration
 from crisp_rag.index.candidates.clusters import train
 from crisp_rag.index.candidates.files import CURRENT
-from crisp_rag.index.candidates.lists import EFFORTS, Effort, invert
+from crisp_rag.index.candidates.lists import EFFORTS, CandidateLists, Effort, invert
+from crisp_rag.index.sketch import eight_bits
 
 EVERYTHING = Effort(10**6, 10**6, 10**6)
 RANDOM = np.random.default_rng(5)
@@ -75,6 +76,17 @@ def test_a_search_finds_nearly_all_of_the_best_and_says_how(large: CrispIndex) -
         else:
             assert hits.search.method == "approximate" and hits.search.scored < 600
             assert hits.search.target_recall == 0.99 and 0 < hits.search.measured_recall <= 1
+
+
+def test_lists_are_walked_whatever_the_codec(large: CrispIndex) -> None:
+    searcher = large._backend._candidates.searcher(large._current())
+    shares = []
+    for query, right in zip(QUERIES, large.search_vectors(QUERIES, k=5, exact=True), strict=True):
+        found, looked_at, scored = searcher.search_with(query, 5, Effort(8, 100, 30))
+        assert 30 < looked_at <= 100 and scored == 30
+        shares.append(len({row for row, _ in found} & {row for row, _ in searcher.search_with(query, 5, EVERYTHING)[0]}) / 5)
+        assert found[0][1] <= right[0].score + 1e-4
+    assert np.mean(shares) > 0.8
 
 
 def test_scores_are_those_of_an_exact_search(large: CrispIndex) -> None:
@@ -166,7 +178,7 @@ def test_a_damaged_cache_changes_no_answer_and_is_made_anew(large: CrispIndex, e
     elif harm == "no json":
         (folder / CURRENT).write_text("{")
     else:
-        (folder / CURRENT).write_text((folder / CURRENT).read_text().replace('"kind": 1', '"kind": 2'))
+        (folder / CURRENT).write_text((folder / CURRENT).read_text().replace('"kind": 2', '"kind": 3'))
     with CrispIndex.open(large.path, encoder) as index:
         assert index.stats().passages_in_lists == 0
         hits = index.search_vectors(QUERIES, k=5)
@@ -265,10 +277,32 @@ def test_methods_follow_size_k_and_the_users_word() -> None:
     assert planner.method_for(large, 40, 10) == "exact"
 
 
-def test_lists_hold_each_passage_once_and_in_order() -> None:
-    borders, entries = invert(np.array([1, 0, 1, 1, 3], np.int32), np.array([0, 0, 0, 1, 1], np.int32), 4)
-    assert borders.tolist() == [0, 1, 3, 3, 4]
-    assert entries.tolist() == [0, 0, 1, 1]
+def test_lists_hold_each_vector_once_and_in_order() -> None:
+    codes, passages, numbers = (
+        np.array([1, 0, 1, 1, 3], np.int32),
+        np.array([1, 1, 0, 0, 0], np.int32),
+        np.array([0, 1, 0, 1, 300]),
+    )
+    borders, listed, own = invert(codes, passages, numbers, 4)
+    assert borders.tolist() == [0, 1, 4, 4, 5]
+    assert listed.tolist() == [1, 0, 0, 1, 0]
+    assert own.tolist() == [1, 0, 1, 0, 300] and own.dtype == np.uint16
+    assert invert(codes, passages, np.minimum(numbers, 255), 4)[2].dtype == np.uint8
+
+
+def test_a_walk_gives_the_vectors_that_it_met_of_the_best_passages() -> None:
+    """Three clusters on the axes; a query vector near the first and one between the first two."""
+    axes, steps = eight_bits(np.eye(3, dtype=np.float32))
+    codes = np.array([0, 1, 0, 1, 2, 2], np.int32)
+    passages, numbers = np.array([0, 0, 1, 2, 2, 3], np.int32), np.array([0, 1, 0, 0, 1, 0])
+    lists = CandidateLists(np.arange(4), axes, steps, *invert(codes, passages, numbers, 3), "float16")
+    query = np.array([[1, 0.1, 0], [0.6, 0.8, 0]], np.float32)
+    met = lists.walk(query, Effort(2, 2, 2))
+    assert list(zip(met.passages.tolist(), met.numbers.tolist())) == [(0, 0), (0, 1), (1, 0)]
+    assert met.floors == pytest.approx([0.1, 0.6], abs=0.01)
+    without = lists.walk(query, Effort(2, 2, 2), lambda positions: positions != 0)
+    assert list(zip(without.passages.tolist(), without.numbers.tolist())) == [(1, 0), (2, 0)]
+    assert len(lists.walk(query, Effort(2, 2, 2), lambda positions: positions < 0).passages) == 0
 
 
 def test_vectors_go_to_their_nearest_cluster() -> None:

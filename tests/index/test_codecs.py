@@ -85,12 +85,22 @@ def test_the_sign_plane_scores_as_signs_would(codec: str) -> None:
     coding, given = codec_for(codec, 40), vectors(60, 40)
     queries = np.random.default_rng(1).normal(size=(4, 40)).astype(np.float32)
     planes = coding.encode(given)
-    signs, scales = (planes[number] for number in coding.sketch)
-    sketch = Sketch(coding.turn(queries))
-    estimate = sketch.similarity(signs, scales_of(scales)) * sketch.steps * 2
+    signs, scales = (planes[number] for number in coding.sketch[:2])
+    estimate = Sketch(coding.turn(queries)).similarity(signs, scales_of(scales))
     right = np.where(coding.turn(given) >= 0, 1, -1) * scales_of(scales)[:, None] @ coding.turn(queries).T
     assert estimate == pytest.approx(right, abs=0.05 * np.abs(right).max())
     assert estimate[-1] == pytest.approx(0)
+
+
+@pytest.mark.parametrize("codec", ["5bit", "1bit"])
+def test_estimates_by_the_sign_plane_are_right_on_average(codec: str) -> None:
+    coding, given = codec_for(codec, 384), vectors(300, 384)[:-1]
+    queries = given + np.random.default_rng(1).normal(size=given.shape).astype(np.float32)
+    planes = coding.encode(given)
+    scales = scales_of(planes[coding.sketch.scales]) * coding.sketch.factor
+    estimate = np.diag(Sketch(coding.turn(queries)).similarity(planes[coding.sketch.signs], scales))
+    right = (queries * given).sum(axis=1)
+    assert float((estimate - right).mean()) == pytest.approx(0, abs=0.01 * float(right.mean()))
 
 
 def test_whole_numbers_are_multiplied_exactly_with_and_without_instructions_for_it(

@@ -123,15 +123,16 @@ class CandidateCache:
         flat = snapshot.flat
         codec = self._segment_of(snapshot.views[int(flat.segments[0])]).codec
         clusters = self._clusters(snapshot, codec)
-        codes, passages = [], []
-        for positions, vectors in self._vectors(snapshot, codec):
+        codes, passages, numbers = [], [], []
+        for positions, own, vectors in self._vectors(snapshot, codec):
             codes.append(clusters.assign(vectors))
             passages.append(positions)
-        # In the order of rows: what follows reads passages as rising numbers.
-        order = np.argsort(np.concatenate(passages), kind="stable")
-        borders, entries = invert(np.concatenate(codes)[order], np.concatenate(passages)[order], len(clusters.centroids))
+            numbers.append(own)
+        borders, listed, own = invert(
+            np.concatenate(codes), np.concatenate(passages), np.concatenate(numbers), len(clusters.centroids)
+        )
         centroids, steps = eight_bits(clusters.centroids)
-        lists = CandidateLists(flat.rows, centroids, steps, borders, entries, codec.name)
+        lists = CandidateLists(flat.rows, centroids, steps, borders, listed, own, codec.name)
         return replace(lists, recalls=self._recalls(snapshot, lists))
 
     def _clusters(self, snapshot: Snapshot, codec: Codec) -> Clusters:
@@ -153,16 +154,18 @@ class CandidateCache:
                     sample.append(segment.turned_for(codec, picked).astype(np.float16))
         return train(np.concatenate(sample).astype(np.float32), wanted, self._closed.is_set)
 
-    def _vectors(self, snapshot: Snapshot, codec: Codec) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(n,) int32 flat positions and (n, dim) float32 vectors, turned as ``codec`` does, of all live passages."""
+    def _vectors(self, snapshot: Snapshot, codec: Codec) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """The vectors of all live passages, some at a time: (n,) int32 flat positions of their passages, (n,) int32
+        which of its passage's vectors each is, and (n, dim) float32, turned as ``codec`` does."""
         for view in snapshot.views:
             segment = self._segment_of(view)
             owners = np.repeat(snapshot.flat.positions_of(view.rows)[0].astype(np.int32), view.counts)
-            where = np.repeat(view.starts - starts_of(view.counts), view.counts) + np.arange(len(owners))
+            numbers = np.arange(len(owners)) - np.repeat(starts_of(view.counts), view.counts)
+            where = np.repeat(view.starts, view.counts) + numbers
             for first in range(0, len(owners), _ASSIGNED_AT_ONCE):
                 self._go_on()
                 part = slice(first, first + _ASSIGNED_AT_ONCE)
-                yield owners[part], segment.turned_for(codec, where[part])
+                yield owners[part], numbers[part].astype(np.int32), segment.turned_for(codec, where[part])
 
     def _recalls(self, snapshot: Snapshot, lists: CandidateLists) -> tuple[float, ...]:
         searcher = CandidateSearch(snapshot, lists, self._segment_of, self._dim)

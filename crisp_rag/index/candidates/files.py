@@ -18,8 +18,8 @@ from crisp_rag.index.candidates.lists import CandidateLists
 from crisp_rag.index.segments import checksum_of
 
 CURRENT = "current.json"
-_KIND = 1
-_ARRAYS = ("rows", "centroids", "steps", "borders", "entries")
+_KIND = 2
+_ARRAYS = ("rows", "centroids", "steps", "borders", "passages", "numbers")
 
 
 def save(folder: Path, lists: CandidateLists, generation: int) -> None:
@@ -68,9 +68,11 @@ def load(folder: Path, generation: int) -> CandidateLists | None:
         if checksum_of(path) != said["checksum"]:
             return None
         data = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
-        rows, centroids, steps, borders, entries = (_array(data, **said["arrays"][key]) for key in _ARRAYS)
+        rows, centroids, steps, borders, passages, numbers = (_array(data, **said["arrays"][key]) for key in _ARRAYS)
         # The centroids are read whole by every search: in memory rather than in the map, of which torch would warn.
-        return CandidateLists(rows, centroids.copy(), steps.copy(), borders, entries, said["codec"], tuple(said["recalls"]))
+        return CandidateLists(
+            rows, centroids.copy(), steps.copy(), borders, passages, numbers, said["codec"], tuple(said["recalls"])
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

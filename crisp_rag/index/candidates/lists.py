@@ -1,14 +1,16 @@
-"""Inverted lists: for each cluster the passages with a vector in it; a query walks the lists of its nearest clusters.
+"""Inverted lists: for each cluster the vectors in it; a query walks the lists of its nearest clusters.
 
 A passage's score is estimated as in XTR (Lee et al., NeurIPS 2023, arXiv 2304.01982) and WARP (Scheerer et al., SIGIR
 2025, arXiv 2501.17788): for each query vector the inner product with the best centroid whose list holds the passage;
 where no list that was walked does, the least that was walked, which is the most that it can be.  In real collections
 this orders passages as well as looking up the centroids of all their vectors, as PLAID does, and needs no such codes.
+What comes out are the vectors that the walk met, of the passages that it ranks first: only those are looked at next.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +19,10 @@ from crisp_rag.index.sketch import eight_bits, whole_product
 from crisp_rag.index.snapshots import starts_of
 
 _SEEN = np.float32(1e-6)
+_BITS = 32
+
+Keep = Callable[[np.ndarray], np.ndarray]
+"""(n,) int32 positions -> (n,) bool."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ class Effort:
 
     Args:
         probes: Lists walked for each query vector.
-        shortlist: Passages that get a first look by one bit a dimension.
+        shortlist: Passages whose vectors get a first look, as far as the walk met them.
         rescored: Passages that are scored with all bits.
     """
 
@@ -35,9 +41,24 @@ class Effort:
 
 
 EFFORTS = (
-    Effort(8, 256, 24), Effort(16, 512, 32), Effort(32, 1024, 40), Effort(64, 2048, 48), Effort(96, 4096, 64),
-    Effort(128, 8192, 96), Effort(256, 16384, 128),
+    Effort(8, 512, 24), Effort(16, 1024, 32), Effort(32, 2048, 48), Effort(64, 2048, 64), Effort(64, 4096, 96),
+    Effort(96, 6144, 96), Effort(128, 8192, 128), Effort(256, 16384, 192),
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Met:
+    """The vectors that a walk met, of the passages that it ranks first.
+
+    Args:
+        passages: (met,) int64 positions in the lists' rows, rising.
+        numbers: (met,) int64: which of its passage's vectors each is, rising within a passage.
+        floors: (query vectors,) float32: about the most that a vector can give which the walk has not met.
+    """
+
+    passages: np.ndarray
+    numbers: np.ndarray
+    floors: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -50,7 +71,8 @@ class CandidateLists:
             quarter of the memory, and of the time of the product with a query.
         steps: (clusters,) float32: what the whole numbers of each centroid are multiples of.
         borders: (clusters + 1,) int64: where the list of each cluster begins and ends.
-        entries: int32 positions in ``rows``, list after list.
+        passages: (vectors,) int32 positions in ``rows``, list after list.
+        numbers: (vectors,) uint8, or a wider type where it takes one: which of its passage's vectors each is.
         codec: The name of that codec.
         recalls: The measured recall@10 of each of :data:`EFFORTS`; empty where it was not measured.
     """
@@ -59,7 +81,8 @@ class CandidateLists:
     centroids: np.ndarray
     steps: np.ndarray
     borders: np.ndarray
-    entries: np.ndarray
+    passages: np.ndarray
+    numbers: np.ndarray
     codec: str
     recalls: tuple[float, ...] = ()
     _scratch: threading.local = field(default_factory=threading.local, repr=False, compare=False)
@@ -71,13 +94,13 @@ class CandidateLists:
                 return effort, recall
         return EFFORTS[-1], self.recalls[-1] if self.recalls else None
 
-    def shortlist(self, query: np.ndarray, effort: Effort, keep: np.ndarray | None = None) -> np.ndarray:
-        """Positions in ``rows`` of the passages that look best, in no order.
+    def walk(self, query: np.ndarray, effort: Effort, keep: Keep | None = None) -> Met:
+        """What the lists of the nearest clusters hold of the passages that look best.
 
         Args:
             query: (vectors, dim) float32, turned.
-            effort: How many lists to walk, and how many passages at most to return.
-            keep: (passages,) bool, True for those to choose from; all by default.
+            effort: How many lists to walk, and of how many passages at most to return vectors.
+            keep: Tells which of some positions in ``rows`` to choose from; all by default.
         """
         try:
             return self._walk(query, effort, keep)
@@ -85,26 +108,27 @@ class CandidateLists:
             self._scratch.__dict__.clear()
             raise
 
-    def _walk(self, query: np.ndarray, effort: Effort, keep: np.ndarray | None) -> np.ndarray:
-        totals = self._totals()
-        walked = []
-        for clusters, similarity in zip(*self._nearest(query, effort.probes), strict=True):
-            firsts = self.borders[clusters]
-            sizes = self.borders[clusters + 1] - firsts
-            entries = self.entries[np.repeat(firsts - starts_of(sizes), sizes) + np.arange(sizes.sum())]
-            gains = np.repeat(similarity - similarity[0], sizes)
-            if keep is not None:
-                kept = keep[entries]
-                entries, gains = entries[kept], gains[kept]
-            self._add_best(totals, entries, gains)
-            walked.append(entries)
-        found = np.flatnonzero(totals)
-        scores = totals[found]
-        for entries in walked:
-            totals[entries] = 0
-        if len(found) > effort.shortlist:
-            found = found[np.argpartition(scores, len(scores) - effort.shortlist)[len(scores) - effort.shortlist :]]
-        return found
+    def _walk(self, query: np.ndarray, effort: Effort, keep: Keep | None) -> Met:
+        clusters, similarity = self._nearest(query, effort.probes)
+        floors = similarity[:, 0].copy()
+        firsts = self.borders[clusters.ravel()]
+        sizes = self.borders[clusters.ravel() + 1] - firsts
+        where = np.repeat(firsts - starts_of(sizes), sizes) + np.arange(sizes.sum())
+        passages = self.passages[where]
+        gains = np.repeat((similarity - floors[:, None]).ravel(), sizes)
+        ends = np.cumsum(sizes)[clusters.shape[1] - 1 :: clusters.shape[1]]
+        if keep is not None:
+            kept = np.flatnonzero(keep(passages))
+            where, passages, gains, ends = where[kept], passages[kept], gains[kept], np.searchsorted(kept, ends)
+        best = self._best(passages, gains, ends, effort.shortlist)
+        chosen = self._scratch.chosen
+        chosen[best] = True
+        met = np.flatnonzero(chosen[passages])
+        chosen[best] = False
+        # Lists of two query vectors may be the same, and vectors of a passage lie in several: sorted, each once.
+        keys = np.sort(passages[met].astype(np.int64) << _BITS | self.numbers[where[met]])
+        keys = keys[np.append(True, keys[1:] != keys[:-1])] if len(keys) else keys
+        return Met(keys >> _BITS, keys & (1 << _BITS) - 1, floors)
 
     def _nearest(self, query: np.ndarray, probes: int) -> tuple[np.ndarray, np.ndarray]:
         """For each query vector its nearest clusters and their inner products with it, (vectors, probes) each.
@@ -114,37 +138,58 @@ class CandidateLists:
         import torch
 
         whole, steps = eight_bits(query)
-        similarity = whole_product(self.centroids, whole) * self.steps[:, None] * steps
-        found = torch.from_numpy(similarity.T).topk(min(probes, len(self.centroids)), dim=1)
+        similarity = whole_product(self.centroids, whole).astype(np.float32)
+        similarity *= self.steps[:, None]
+        similarity *= steps
+        found = torch.from_numpy(similarity).T.contiguous().topk(min(probes, len(self.centroids)), dim=1)
         return found.indices.flip(1).numpy(), found.values.flip(1).numpy()
 
-    def _add_best(self, totals: np.ndarray, entries: np.ndarray, gains: np.ndarray) -> None:
-        """Add to each passage's total the largest of its gains, which comes last in ``gains``."""
-        best = self._scratch.best
-        best[entries] = gains
-        # A passage that occurs twice gets the same sum written twice: both sides were read before.  The small number
-        # tells a passage in the last list alone, which gains nothing, from one in none.
-        totals[entries] = totals[entries] + best[entries] + _SEEN
+    def _best(self, passages: np.ndarray, gains: np.ndarray, ends: np.ndarray, wanted: int) -> np.ndarray:
+        """The positions with the largest sums over query vectors of their largest gain.
 
-    def _totals(self) -> np.ndarray:
+        Args:
+            passages: Positions, those that belong to one query vector one behind the other.
+            gains: What each gains; rising for each query vector.
+            ends: Where those of each query vector end.
+            wanted: How many to return at most.
+        """
+        totals, scratch = self._lines()
+        first = 0
+        for end in ends.tolist():
+            own = passages[first:end]
+            scratch[own] = gains[first:end]
+            # A passage that occurs twice gets the same sum written twice: both sides were read before.  The small
+            # number tells a passage in the last list alone, which gains nothing, from one in none.
+            totals[own] = totals[own] + scratch[own] + _SEEN
+            first = end
+        found = np.flatnonzero(totals)
+        scores = totals[found]
+        totals[found] = 0
+        if len(found) > wanted:
+            found = found[np.argpartition(scores, len(scores) - wanted)[len(scores) - wanted :]]
+        return found
+
+    def _lines(self) -> tuple[np.ndarray, np.ndarray]:
         """A line of zeros for this thread, and another for scratch: fresh ones would cost more than the walk."""
         if not hasattr(self._scratch, "totals"):
             self._scratch.totals = np.zeros(len(self.rows), dtype=np.float32)
-            self._scratch.best = np.zeros(len(self.rows), dtype=np.float32)
-        return self._scratch.totals
+            self._scratch.scratch = np.zeros(len(self.rows), dtype=np.float32)
+            self._scratch.chosen = np.zeros(len(self.rows), dtype=bool)
+        return self._scratch.totals, self._scratch.scratch
 
 
-def invert(codes: np.ndarray, passages: np.ndarray, clusters: int) -> tuple[np.ndarray, np.ndarray]:
-    """Borders and entries of the lists.
+def invert(
+    codes: np.ndarray, passages: np.ndarray, numbers: np.ndarray, clusters: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Borders, passages and numbers of the lists.
 
     Args:
         codes: (vectors,) int32 clusters.
-        passages: (vectors,) int32, rising: the passage of each vector.
+        passages: (vectors,) int32: the passage of each vector.
+        numbers: (vectors,) which of its passage's vectors each is.
         clusters: How many there are.
     """
-    order = np.argsort(codes, kind="stable")  # within a list passages still rise
-    codes, passages = codes[order], passages[order]
-    first = np.ones(len(codes), dtype=bool)
-    first[1:] = (codes[1:] != codes[:-1]) | (passages[1:] != passages[:-1])
-    codes, passages = codes[first], passages[first]
-    return np.searchsorted(codes, np.arange(clusters + 1)).astype(np.int64), passages
+    order = np.lexsort((passages, codes))
+    narrow = np.min_scalar_type(int(numbers.max(initial=0)))
+    borders = np.searchsorted(codes[order], np.arange(clusters + 1)).astype(np.int64)
+    return borders, passages[order], numbers[order].astype(narrow)

@@ -1,4 +1,4 @@
-"""A search that looks at candidates: a shortlist from the lists, a first look by one bit, a full score of the best.
+"""A search that looks at candidates: lists give vectors to look at by one bit a dimension, the best get a full score.
 
 Passages that the lists do not cover yet are looked at one and all, so that nothing new is missed; passages that are
 gone, or that a filter drops, are taken out before anything is cut.
@@ -10,14 +10,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from crisp_rag.index.candidates.lists import CandidateLists, Effort
+from crisp_rag.index.candidates.lists import CandidateLists, Effort, Keep
 from crisp_rag.index.codecs import codec_for
 from crisp_rag.index.planner import SearchInfo
-from crisp_rag.index.scoring import SegmentOf, Turned, best_of, has_sketch, largest, score_chosen, sketch_chosen
+from crisp_rag.index.scoring import SegmentOf, Turned, best_of, has_sketch, largest, look_at, score_chosen, sketch_chosen
 from crisp_rag.index.snapshots import Snapshot
 
 _SPARE = 4
 """Passages looked at for each one wanted, at least."""
+_WIDER = 4
+"""How many times as many lists are walked at most where a filter keeps few."""
 
 
 @dataclass(frozen=True)
@@ -85,27 +87,51 @@ class CandidateSearch:
         effort = effort or Effort(0, 0, 256)
         effort = replace(effort, shortlist=max(effort.shortlist, _SPARE * k), rescored=max(effort.rescored, _SPARE * k))
         turned = Turned(query)
-        pool = self._pool(query, k, effort, allowed)
-        chosen = pool
-        if len(pool) > effort.rescored and has_sketch(self.snapshot, self._segment_of):
-            looks = sketch_chosen(self.snapshot, pool, turned, self._segment_of)
-            chosen = pool[largest(looks, effort.rescored)]
-        scores = score_chosen(self.snapshot, chosen, turned, self._segment_of)
-        return best_of(self.snapshot.flat.rows[chosen], scores, k), len(pool), len(chosen)
-
-    def _pool(self, query: np.ndarray, k: int, effort: Effort, allowed: np.ndarray | None) -> np.ndarray:
-        """Flat positions that get a first look."""
         everything = np.arange(len(self.snapshot.flat)) if allowed is None else allowed
-        if self.lists is None or len(everything) <= effort.shortlist:
-            return everything
-        assert self._codec is not None
-        keep, uncovered = self.coverage.alive, self.coverage.uncovered
-        if allowed is not None:
-            kept = np.zeros(len(self.snapshot.flat), dtype=bool)
-            kept[allowed] = True
-            keep = kept[self.coverage.positions] if keep is None else keep & kept[self.coverage.positions]
-            uncovered = uncovered[kept[uncovered]]
-        listed = self.lists.shortlist(self._codec.turn(query), effort, keep)
-        pool = np.concatenate([self.coverage.positions[listed], uncovered])
+        found = None
+        if self.lists is not None and len(everything) > effort.shortlist:
+            found = self._walked(self.lists, query, turned, effort, allowed)
         # A filter whose passages lie far from the query: the lists that were walked hold too few of them.
-        return pool if len(pool) >= min(_SPARE * k, len(everything)) else everything
+        if found is None or found[1] < _SPARE * k:
+            found = self._best_of(everything, turned, effort.rescored), len(everything)
+        chosen, looked_at = found
+        scores = score_chosen(self.snapshot, chosen, turned, self._segment_of)
+        return best_of(self.snapshot.flat.rows[chosen], scores, k), looked_at, len(chosen)
+
+    def _walked(
+        self, lists: CandidateLists, query: np.ndarray, turned: Turned, effort: Effort, allowed: np.ndarray | None
+    ) -> tuple[np.ndarray, int]:
+        """Flat positions that deserve a full score, and of how many passages a vector was looked at."""
+        assert self._codec is not None
+        keep, uncovered = self._keep(allowed), self.coverage.uncovered
+        if allowed is not None:
+            uncovered = np.intersect1d(uncovered, allowed, assume_unique=True)
+            # The lists hold fewer of what is wanted: more of them are walked.
+            effort = replace(effort, probes=effort.probes * min(_WIDER, len(self.snapshot.flat) // len(allowed)))
+        met = lists.walk(self._codec.turn(query), effort, keep)
+        new = self._best_of(uncovered, turned, effort.rescored)
+        if not len(met.passages):
+            return new, len(uncovered)
+        positions = self.coverage.positions[met.passages]
+        similarity = look_at(self.snapshot, positions, met.numbers, turned, self._segment_of)
+        firsts = np.flatnonzero(np.append(True, met.passages[1:] != met.passages[:-1]))
+        looks = np.maximum(np.maximum.reduceat(similarity, firsts, axis=0), met.floors).sum(axis=1)
+        best = positions[firsts[largest(looks, effort.rescored)]]
+        return np.concatenate([best, new]), len(firsts) + len(uncovered)
+
+    def _keep(self, allowed: np.ndarray | None) -> Keep | None:
+        """Which of the lists' passages to choose from; None where it is all of them."""
+        positions, alive = self.coverage.positions, self.coverage.alive
+        if allowed is None:
+            return None if alive is None else alive.__getitem__
+        kept = np.zeros(len(self.snapshot.flat), dtype=bool)
+        kept[allowed] = True
+        if alive is None:
+            return lambda passages: kept[positions[passages]]
+        return lambda passages: kept[positions[passages]] & alive[passages]
+
+    def _best_of(self, positions: np.ndarray, turned: Turned, rescored: int) -> np.ndarray:
+        """Those of some passages that look best, by all of their vectors."""
+        if len(positions) <= rescored or not has_sketch(self.snapshot, self._segment_of):
+            return positions
+        return positions[largest(sketch_chosen(self.snapshot, positions, turned, self._segment_of), rescored)]

@@ -8,9 +8,23 @@ while the wider plane is read for candidates only.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
+
+
+class SketchPlanes(NamedTuple):
+    """Where a codec keeps one bit a dimension for a first look: see :mod:`crisp_rag.index.sketch`.
+
+    Args:
+        signs: The number of the plane of signs.
+        scales: The number of the plane of scales.
+        factor: What the scales are multiplied with for estimates that are right on average.
+    """
+
+    signs: int
+    scales: int
+    factor: float
 
 
 class Codec(Protocol):
@@ -29,11 +43,8 @@ class Codec(Protocol):
         """Bytes a vector of each plane, in the order of the file."""
 
     @property
-    def sketch(self) -> tuple[int, int] | None:
-        """The numbers of the planes that hold signs and scales, where there is one bit a dimension for a first look.
-
-        See :mod:`crisp_rag.index.sketch`.
-        """
+    def sketch(self) -> SketchPlanes | None:
+        """Where there is one bit a dimension for a first look; None where there is none."""
 
     def turn(self, vectors: np.ndarray) -> np.ndarray:
         """(n, dim) float32 vectors in the space in which the codec's vectors are scored.  Keeps inner products."""
@@ -54,7 +65,7 @@ class Codec(Protocol):
 class PlainCodec:
     """What codecs that store vectors as they are, not turned, have in common."""
 
-    sketch: tuple[int, int] | None = None
+    sketch: SketchPlanes | None = None
 
     def turn(self, vectors: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(vectors, dtype=np.float32)

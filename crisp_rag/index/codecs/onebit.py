@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from crisp_rag.index.codecs.base import bytes_of, scales_of
+from crisp_rag.index.codecs.base import SketchPlanes, bytes_of, scales_of
 from crisp_rag.index.codecs.rotation import RotatedCodec, fitted_scales, pack_signs, unpack_signs
 
 
@@ -14,7 +14,7 @@ class OneBitCodec(RotatedCodec):
     """RaBitQ's code with float queries.  Planes: signs, scales."""
 
     name = "1bit"
-    sketch = (0, 1)
+    sketch = SketchPlanes(signs=0, scales=1, factor=1.0)
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim)

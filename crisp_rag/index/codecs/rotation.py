@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from crisp_rag.index.codecs.base import inner
+from crisp_rag.index.codecs.base import SketchPlanes, inner
 
 
 @lru_cache(maxsize=8)
@@ -37,7 +37,7 @@ class RotatedCodec:
     then right on average, and a query that is equal to a stored vector gets the score that it should.
     """
 
-    sketch: tuple[int, int] | None = None
+    sketch: SketchPlanes | None = None
 
     def __init__(self, dim: int) -> None:
         self.dim = dim
