@@ -82,7 +82,7 @@ def test_lists_are_walked_whatever_the_codec(large: CrispIndex) -> None:
     searcher = large._backend._candidates.searcher(large._current())
     shares = []
     for query, right in zip(QUERIES, large.search_vectors(QUERIES, k=5, exact=True), strict=True):
-        found, looked_at, scored = searcher.search_with(query, 5, Effort(8, 100, 30))
+        found, looked_at, scored = searcher.search_with(query, 5, Effort(128, 100, 30))
         assert 30 < looked_at <= 100 and scored == 30
         shares.append(len({row for row, _ in found} & {row for row, _ in searcher.search_with(query, 5, EVERYTHING)[0]}) / 5)
         assert found[0][1] <= right[0].score + 1e-4
