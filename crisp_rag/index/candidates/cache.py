@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from crisp_rag.index import planner
 from crisp_rag.index.candidates import calibration, files
-from crisp_rag.index.candidates.clusters import TRAINED_ON, Clusters, cluster_count, train
+from crisp_rag.index.candidates.clusters import TRAINED_ON, TRAINED_ON_AT_MOST, Clusters, cluster_count, train
 from crisp_rag.index.candidates.lists import CandidateLists, Effort, invert
 from crisp_rag.index.candidates.search import CandidateSearch, Coverage
 from crisp_rag.index.codecs import Codec
@@ -139,10 +139,11 @@ class CandidateCache:
         """Trained on vectors of passages drawn at random."""
         flat = snapshot.flat
         wanted = cluster_count(int(flat.counts.sum()))
-        share = min(1.0, wanted * TRAINED_ON / int(flat.counts.sum()))
+        share = min(1.0, min(wanted * TRAINED_ON, TRAINED_ON_AT_MOST) / int(flat.counts.sum()))
         random = np.random.default_rng(_SEED)
         chosen = np.sort(random.choice(len(flat), size=max(1, round(share * len(flat))), replace=False))
-        sample = []
+        sample = np.empty((int(flat.counts[chosen].sum()), self._dim), dtype=np.float32)
+        filled = 0
         for number, view in enumerate(snapshot.views):
             segment = self._segment_of(view)
             own = chosen[flat.segments[chosen] == number]
@@ -151,8 +152,9 @@ class CandidateCache:
                 if len(part):
                     counts = flat.counts[part]
                     picked = np.repeat(flat.starts[part] - starts_of(counts), counts) + np.arange(counts.sum())
-                    sample.append(segment.turned_for(codec, picked).astype(np.float16))
-        return train(np.concatenate(sample).astype(np.float32), wanted, self._closed.is_set)
+                    sample[filled : filled + len(picked)] = segment.turned_for(codec, picked)
+                    filled += len(picked)
+        return train(sample, wanted, self._closed.is_set)
 
     def _vectors(self, snapshot: Snapshot, codec: Codec) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """The vectors of all live passages, some at a time: (n,) int32 flat positions of their passages, (n,) int32
