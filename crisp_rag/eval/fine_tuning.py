@@ -188,9 +188,15 @@ def read_questions(path: str | Path) -> list[Question]:
 
 
 def measure(encoder: CrispEncoder, passages: Sequence[Passage], questions: Sequence[Question]) -> dict[str, float]:
-    """Metrics of questions over documents, each document as good as its best passage."""
+    """Metrics of questions over documents, each document as good as its best passage.
+
+    In float32: what int8 rounds off may turn near ties of a small corpus, which would look like an effect of training.
+    """
+    from crisp_rag.models.encoder import CrispEncoder
+
     if not questions:
         return {}
+    encoder = CrispEncoder(encoder.model, name=encoder.name, backend="torch")
     sources = [str(passage.metadata["source"]) for passage in passages]
     documents = StackedVectors(encoder.encode_document([passage.encoded_text for passage in passages]))
     run, qrels = {}, {}
