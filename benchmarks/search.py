@@ -68,14 +68,18 @@ def python_of(peer: str, work: Path, wanted: bool) -> Path | None:
 
 
 def show(rows: dict[str, dict]) -> None:
-    table = Table("", "recall@10", "@100", "nDCG@10", "p50 ms", "p99 ms", "CPU ms", "batch/s", "build s", "MiB", "bytes")
+    quantities = {
+        "p50 ms": "p50_ms", "p99 ms": "p99_ms", "CPU ms": "cpu_ms", "batch/s": "batch_qps", "build s": "build_s",
+        "build MiB": "build_mib", "search MiB": "search_mib", "bytes": "bytes_a_passage",
+    }  # fmt: skip
+    table = Table("", "recall@10", "@100", "nDCG@10", *quantities)
     for name, said in rows.items():
         quality = [said.get(key) for key in ("recall_10", "recall_100", "ndcg_10")]
         if "of_10_in_1000" in said:
             quality = [said["of_10_in_10"], said["of_10_in_100"], None]
-        times = [said[key] for key in ("p50_ms", "p99_ms", "cpu_ms", "batch_qps", "build_s", "peak_mib", "bytes_a_passage")]
-        table.add_row(name, *("" if v is None else f"{v:.3f}" for v in quality), *(f"{v:,.1f}" for v in times))
-    Console(width=150).print(table)
+        figures = (f"{said[key]:,.1f}" for key in quantities.values())
+        table.add_row(name, *("" if v is None else f"{v:.3f}" for v in quality), *figures)
+    Console(width=170).print(table)
 
 
 def main() -> None:

@@ -52,11 +52,11 @@ class Work:
         """(first passage, vectors, starts, counts) of some passages at a time; starts are in these vectors."""
         counts = self.counts
         starts = np.cumsum(counts) - counts
-        vectors = self.vectors
-        for first in range(0, len(counts), size):
-            own = counts[first : first + size]
-            begin, end = starts[first], starts[first] + own.sum()
-            yield first, np.asarray(vectors[begin:end]), starts[first : first + size] - begin, own
+        with (self.folder / "passages.f16").open("rb") as file:  # read, not mapped: mapped pages would count as memory
+            for first in range(0, len(counts), size):
+                own = counts[first : first + size]
+                vectors = np.fromfile(file, np.float16, int(own.sum()) * DIM).reshape(-1, DIM)
+                yield first, vectors, starts[first : first + size] - starts[first], own
 
 
 def make(cache: Path, data: Path, work: Path, scale: str, budget: str) -> Work:
