@@ -52,7 +52,7 @@ def whole_product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
     first, second = torch.from_numpy(left), torch.from_numpy(right)
     if _has_whole_product():
-        return torch._int_mm(first, second.T.contiguous()).numpy()
+        return torch._int_mm(first, second.T).numpy()
     # Slower, and the same but for sums beyond 2**24, which float32 rounds.
     return (first.float() @ second.float().T).int().numpy()
 

@@ -143,10 +143,10 @@ class CandidateLists:
         import torch
 
         whole, steps = eight_bits(query)
-        similarity = whole_product(self.centroids, whole).astype(np.float32)
-        similarity *= self.steps[:, None]
-        similarity *= steps
-        found = torch.from_numpy(similarity).T.contiguous().topk(min(probes, len(self.centroids)), dim=1)
+        similarity = whole_product(whole, self.centroids).astype(np.float32)
+        similarity *= self.steps
+        similarity *= steps[:, None]
+        found = torch.from_numpy(similarity).topk(min(probes, len(self.centroids)), dim=1)
         return found.indices.flip(1).numpy(), found.values.flip(1).numpy()
 
     def _best(self, passages: np.ndarray, gains: np.ndarray, ends: np.ndarray, wanted: int) -> np.ndarray:
