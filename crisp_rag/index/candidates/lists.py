@@ -41,7 +41,7 @@ class Effort:
 
 EFFORTS = (
     Effort(8, 512, 24), Effort(16, 1024, 32), Effort(32, 2048, 48), Effort(64, 2048, 64), Effort(64, 4096, 96),
-    Effort(96, 6144, 96), Effort(128, 8192, 128), Effort(256, 16384, 192),
+    Effort(64, 4096, 160), Effort(96, 6144, 192), Effort(128, 8192, 192), Effort(256, 16384, 256),
 )  # fmt: skip
 
 
