@@ -1,6 +1,6 @@
 """Trains the reading model: the recipe behind ``crisp_rag.models.reading_model.load_reading_model()``.
 
-python benchmarks/reading_model.py DATA WORK [--wordnet /usr/share/wordnet] [--steps 3600 2000] [--install]
+python benchmarks/reading_model.py DATA WORK [--wordnet /usr/share/wordnet] [--steps 3600 2200] [--install]
 
 DATA holds squad-train (SQuAD 1.1's training set, CC BY-SA 4.0).  Its questions all have an answer; those that have none
 are made from them (``unanswerable.py``), with WordNet's files (Debian: ``apt-get install wordnet-base``).  Twelve articles
@@ -327,7 +327,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"))
-    parser.add_argument("--steps", type=int, nargs="+", default=[3600, 2000])
+    parser.add_argument("--steps", type=int, nargs="+", default=[3600, 2200])
     parser.add_argument("--lr", type=float, default=1.5e-4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--install", action="store_true")

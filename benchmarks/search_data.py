@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 DIM = 384
 QUERIES = 40  # of each collection
@@ -136,6 +135,8 @@ def add_queries(made: Work, cache: Path, data: Path, names: list[str], budget: s
 
 def exact(work: Work, queries: list[np.ndarray], k: int) -> np.ndarray:
     """(queries, k) passages by exact MaxSim over the float16 vectors, in float32."""
+    import torch  # the peers' environments need none
+
     stacked = torch.from_numpy(np.concatenate(queries))
     borders = np.cumsum([0, *map(len, queries)])[:-1]
     best = np.full((len(queries), 0), -np.inf, np.float32)

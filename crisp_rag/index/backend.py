@@ -21,7 +21,7 @@ from crisp_rag.index.codecs import codec_for
 from crisp_rag.index.planner import DEFAULT_RECALL, SearchInfo, method_for
 from crisp_rag.index.scoring import QUERIES_AT_ONCE, best_of, score_all
 from crisp_rag.index.segments import Segment, check_size, encoded, map_segment, segment_files, write_segment
-from crisp_rag.index.snapshots import SegmentView, Snapshot, starts_of
+from crisp_rag.index.snapshots import SegmentView, Snapshot, runs
 
 Found = tuple[list[tuple[int, float]], SearchInfo]
 _COPIED_AT_ONCE = 4_096
@@ -92,7 +92,7 @@ class LocalBackend:
             for number, first, last in _runs(numbers):
                 segment = self.segment(views[number])
                 length = counts[first:last]
-                chosen = np.repeat(starts[first:last] - starts_of(length), length) + np.arange(int(length.sum()))
+                chosen = runs(starts[first:last], length)
                 same = segment.codec is coding
                 yield segment[chosen] if same else coding.encode(segment.vectors(chosen))
 

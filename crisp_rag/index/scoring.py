@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from crisp_rag.index import planner
+from crisp_rag.index.codecs import Codec
 from crisp_rag.index.codecs.base import inner, scales_of
 from crisp_rag.index.segments import Segment, picked
 from crisp_rag.index.sketch import Sketch
-from crisp_rag.index.snapshots import SegmentView, Snapshot, starts_of
+from crisp_rag.index.snapshots import SegmentView, Snapshot, runs, starts_of
 
 BLOCK_VECTORS = 16_384
 """Passage vectors scored at once: 25 MB of float32 at 384 dims, small enough to stay near the cache."""
@@ -39,19 +40,20 @@ class Turned:
         self._turned: dict[str, np.ndarray] = {}
         self._sketches: dict[str, Sketch] = {}
 
-    def by(self, segment: Segment) -> np.ndarray:
-        """(vectors, dim) in the space of the segment's codec."""
-        codec = segment.codec
+    def __len__(self) -> int:
+        return len(self._vectors)
+
+    def by(self, codec: Codec) -> np.ndarray:
+        """(vectors, dim) in the space of a codec."""
         if codec.name not in self._turned:
             self._turned[codec.name] = codec.turn(self._vectors)
         return self._turned[codec.name]
 
-    def sketch(self, segment: Segment) -> Sketch:
-        """The same for the sign plane."""
-        name = segment.codec.name
-        if name not in self._sketches:
-            self._sketches[name] = Sketch(self.by(segment))
-        return self._sketches[name]
+    def sketch(self, codec: Codec) -> Sketch:
+        """The same for its sign plane."""
+        if codec.name not in self._sketches:
+            self._sketches[codec.name] = Sketch(self.by(codec))
+        return self._sketches[codec.name]
 
 
 def score_all(
@@ -83,12 +85,12 @@ def score_all(
 
 def score_chosen(snapshot: Snapshot, positions: np.ndarray, query: Turned, segment_of: SegmentOf) -> np.ndarray:
     """(n,) float32 scores of passages at these positions of the snapshot's flat line."""
-    return _by_segment(snapshot, positions, segment_of, BLOCK_VECTORS, lambda *of: _best(query, *of).sum(axis=0))
+    return _passages_scored(snapshot, positions, segment_of, BLOCK_VECTORS, lambda *of: _best(query, *of).sum(axis=0))
 
 
 def sketch_chosen(snapshot: Snapshot, positions: np.ndarray, query: Turned, segment_of: SegmentOf) -> np.ndarray:
     """As :func:`score_chosen` by the sign plane alone, where there is one."""
-    return _by_segment(snapshot, positions, segment_of, SKETCHED_VECTORS, lambda *of: _sketched(query, *of))
+    return _passages_scored(snapshot, positions, segment_of, SKETCHED_VECTORS, lambda *of: _sketched(query, *of))
 
 
 def look_at(
@@ -103,20 +105,12 @@ def look_at(
         query: The query.
         segment_of: Gives the mapped segment of a view.
     """
-    flat = snapshot.flat
-    segments, where = flat.segments[positions], flat.starts[positions] + numbers
-    parts = []
-    order = np.argsort(segments, kind="stable")
-    borders = np.searchsorted(segments[order], np.arange(len(snapshot.views) + 1))
-    for view, first, end in zip(snapshot.views, borders[:-1].tolist(), borders[1:].tolist(), strict=True):
-        for begin in range(first, end, BLOCK_VECTORS):
-            chosen = where[order[begin : min(begin + BLOCK_VECTORS, end)]]
-            parts.append(_looked_at(query, segment_of(view), chosen))
-    found = np.concatenate(parts)
-    if len(snapshot.views) == 1:
-        return found
-    similarity = np.empty_like(found)
-    similarity[order] = found
+    where = snapshot.flat.starts[positions] + numbers
+    similarity = np.empty((len(positions), len(query)), dtype=np.float32)
+    for chosen, segment in _by_segment(snapshot, positions, segment_of):
+        for first in range(0, len(chosen), BLOCK_VECTORS):
+            part = chosen[first : first + BLOCK_VECTORS]
+            similarity[part] = _looked_at(query, segment, where[part])
     return similarity
 
 
@@ -125,7 +119,14 @@ def has_sketch(snapshot: Snapshot, segment_of: SegmentOf) -> bool:
     return all(segment_of(view).codec.sketch is not None for view in snapshot.views if len(view.rows))
 
 
-def _by_segment(
+def _by_segment(snapshot: Snapshot, positions: np.ndarray, segment_of: SegmentOf) -> Iterator[tuple[np.ndarray, Segment]]:
+    """Which of some positions of the flat line lie in which segment."""
+    numbers = snapshot.flat.segments[positions]
+    for number in np.flatnonzero(np.bincount(numbers)).tolist():
+        yield np.flatnonzero(numbers == number), segment_of(snapshot.views[number])
+
+
+def _passages_scored(
     snapshot: Snapshot,
     positions: np.ndarray,
     segment_of: SegmentOf,
@@ -133,14 +134,12 @@ def _by_segment(
     score: Callable[[Segment, np.ndarray, np.ndarray], np.ndarray],
 ) -> np.ndarray:
     flat = snapshot.flat
-    numbers, counts = flat.segments[positions], flat.counts[positions]
+    counts = flat.counts[positions]
     scores = np.empty(len(positions), dtype=np.float32)
-    for number in np.unique(numbers).tolist():
-        chosen = np.flatnonzero(numbers == number)
-        segment = segment_of(snapshot.views[number])
+    for chosen, segment in _by_segment(snapshot, positions, segment_of):
         for part in _blocks(chosen, counts, block):
             where = positions[part]
-            scores[part] = score(segment, flat.starts[where], flat.counts[where])
+            scores[part] = score(segment, flat.starts[where], counts[part])
     return scores
 
 
@@ -154,13 +153,13 @@ def _blocks(live: np.ndarray, counts: np.ndarray, block: int) -> Iterable[np.nda
 def _best(queries: Turned, segment: Segment, starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """(query vectors, passages) best inner product of each query vector with each passage's vectors."""
     chosen, width = _gathered(starts, counts)
-    return _best_of_each(segment.codec.similarity(queries.by(segment), segment[chosen]), counts, width)
+    return _best_of_each(segment.codec.similarity(queries.by(segment.codec), segment[chosen]), counts, width)
 
 
 def _best_in_memory(queries: Turned, segment: Segment, starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """The same, over what was decoded before."""
     chosen, width = _gathered(starts, counts)
-    return _best_of_each(inner(queries.by(segment), picked(segment.decoded, chosen)), counts, width)
+    return _best_of_each(inner(queries.by(segment.codec), picked(segment.decoded, chosen)), counts, width)
 
 
 def _best_of_each(similarity: np.ndarray, counts: np.ndarray, width: int) -> np.ndarray:
@@ -173,9 +172,9 @@ def _looked_at(query: Turned, segment: Segment, chosen: slice | np.ndarray) -> n
     """(n, query vectors) inner products with vectors of a segment."""
     sketch = segment.codec.sketch
     if sketch is None:
-        return segment.codec.similarity(query.by(segment), segment[chosen]).T
+        return segment.codec.similarity(query.by(segment.codec), segment[chosen]).T
     signs, scales = (picked(segment.planes[number], chosen) for number in (sketch.signs, sketch.scales))
-    return query.sketch(segment).similarity(np.ascontiguousarray(signs), scales_of(scales) * np.float32(sketch.factor))
+    return query.sketch(segment.codec).similarity(np.ascontiguousarray(signs), scales_of(scales) * np.float32(sketch.factor))
 
 
 def _sketched(query: Turned, segment: Segment, starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -200,7 +199,7 @@ def _gathered(starts: np.ndarray, counts: np.ndarray) -> tuple[slice | np.ndarra
     if (starts[1:] == starts[:-1] + counts[:-1]).all():
         return slice(int(starts[0]), int(starts[-1] + counts[-1])), width if (counts == width).all() else 0
     if int(counts.sum()) < _MOSTLY * width * len(counts):
-        return np.repeat(starts - starts_of(counts), counts) + np.arange(int(counts.sum())), 0
+        return runs(starts, counts), 0
     offsets = np.minimum(np.arange(width), counts[:, None] - 1)
     return (starts[:, None] + offsets).ravel(), width
 

@@ -82,3 +82,13 @@ def starts_of(counts: Sequence[int] | np.ndarray) -> np.ndarray:
     """(n,) int64: where each of n runs begins, when runs of these lengths lie one behind the other."""
     ends = np.cumsum(counts, dtype=np.int64)
     return ends - np.asarray(counts, dtype=np.int64)
+
+
+def runs(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The numbers of all members of some runs, one run behind the other.
+
+    Args:
+        starts: (n,) the number of each run's first member.
+        counts: (n,) how many members each has.
+    """
+    return np.repeat(starts - starts_of(counts), counts) + np.arange(int(counts.sum()))

@@ -24,7 +24,7 @@ from crisp_rag.index.candidates.search import CandidateSearch, Coverage
 from crisp_rag.index.codecs import Codec
 from crisp_rag.index.scoring import QUERIES_AT_ONCE, SegmentOf, best_of, score_all
 from crisp_rag.index.sketch import eight_bits
-from crisp_rag.index.snapshots import Snapshot, starts_of
+from crisp_rag.index.snapshots import Snapshot, runs
 
 OUTGROWN = 0.2
 """The share of passages that the lists miss, or hold in vain, from which on new ones are made."""
@@ -151,7 +151,7 @@ class CandidateCache:
                 self._go_on()
                 if len(part):
                     counts = flat.counts[part]
-                    picked = np.repeat(flat.starts[part] - starts_of(counts), counts) + np.arange(counts.sum())
+                    picked = runs(flat.starts[part], counts)
                     sample[filled : filled + len(picked)] = segment.turned_for(codec, picked)
                     filled += len(picked)
         return train(sample, wanted, self._closed.is_set)
@@ -162,8 +162,8 @@ class CandidateCache:
         for view in snapshot.views:
             segment = self._segment_of(view)
             owners = np.repeat(snapshot.flat.positions_of(view.rows)[0].astype(np.int32), view.counts)
-            numbers = np.arange(len(owners)) - np.repeat(starts_of(view.counts), view.counts)
-            where = np.repeat(view.starts, view.counts) + numbers
+            numbers = runs(np.zeros_like(view.counts), view.counts)
+            where = runs(view.starts, view.counts)
             for first in range(0, len(owners), _ASSIGNED_AT_ONCE):
                 self._go_on()
                 part = slice(first, first + _ASSIGNED_AT_ONCE)

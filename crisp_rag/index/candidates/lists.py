@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from crisp_rag.index.scoring import largest
 from crisp_rag.index.sketch import eight_bits, whole_product
-from crisp_rag.index.snapshots import starts_of
+from crisp_rag.index.snapshots import runs
 
 _SEEN = np.float32(1e-6)
 
@@ -112,15 +113,15 @@ class CandidateLists:
         floors = similarity[:, 0].copy()
         firsts = self.borders[clusters.ravel()]
         sizes = self.borders[clusters.ravel() + 1] - firsts
-        where = np.repeat(firsts - starts_of(sizes), sizes) + np.arange(sizes.sum())
+        where = runs(firsts, sizes)
         passages = self.passages[where]
         gains = np.repeat((similarity - floors[:, None]).ravel(), sizes)
         ends = np.cumsum(sizes)[clusters.shape[1] - 1 :: clusters.shape[1]]
         if keep is not None:
             kept = np.flatnonzero(keep(passages))
             where, passages, gains, ends = where[kept], passages[kept], gains[kept], np.searchsorted(kept, ends)
-        best = np.sort(self._best(passages, gains, ends, effort.shortlist))
-        ranks = self._scratch.ranks
+        totals, scratch, ranks = self._lines()
+        best = np.sort(_best(passages, gains, ends, effort.shortlist, totals, scratch))
         ranks[best] = np.arange(1, len(best) + 1)
         ranked = ranks[passages]
         ranks[best] = 0
@@ -149,41 +150,41 @@ class CandidateLists:
         found = torch.from_numpy(similarity).topk(min(probes, len(self.centroids)), dim=1)
         return found.indices.flip(1).numpy(), found.values.flip(1).numpy()
 
-    def _best(self, passages: np.ndarray, gains: np.ndarray, ends: np.ndarray, wanted: int) -> np.ndarray:
-        """The positions with the largest sums over query vectors of their largest gain.
-
-        Args:
-            passages: Positions, those that belong to one query vector one behind the other.
-            gains: What each gains; rising for each query vector.
-            ends: Where those of each query vector end.
-            wanted: How many to return at most.
-        """
-        totals, scratch = self._lines()
-        first = 0
-        for end in ends.tolist():
-            own = passages[first:end]
-            scratch[own] = gains[first:end]
-            # A passage that occurs twice gets the same sum written twice: both sides were read before.  The small
-            # number tells a passage in the last list alone, which gains nothing, from one in none.
-            totals[own] = totals[own] + scratch[own] + _SEEN
-            first = end
-        found = np.flatnonzero(totals)
-        scores = totals[found]
-        totals[found] = 0
-        if len(found) > wanted:
-            found = found[np.argpartition(scores, len(scores) - wanted)[len(scores) - wanted :]]
-        return found
-
-    def _lines(self) -> tuple[np.ndarray, np.ndarray]:
-        """A line of zeros for this thread and one of anything: fresh ones would cost more than the walk.
-
-        A third, of zeros too, is for :meth:`_walk`.
-        """
+    def _lines(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For this thread two float32 lines, the first of zeros, and one of int32 zeros: fresh ones would cost more than
+        the walk."""
         if not hasattr(self._scratch, "totals"):
             self._scratch.totals = np.zeros(len(self.rows), dtype=np.float32)
             self._scratch.scratch = np.zeros(len(self.rows), dtype=np.float32)
             self._scratch.ranks = np.zeros(len(self.rows), dtype=np.int32)
-        return self._scratch.totals, self._scratch.scratch
+        return self._scratch.totals, self._scratch.scratch, self._scratch.ranks
+
+
+def _best(
+    passages: np.ndarray, gains: np.ndarray, ends: np.ndarray, wanted: int, totals: np.ndarray, scratch: np.ndarray
+) -> np.ndarray:
+    """The positions with the largest sums over query vectors of their largest gain.
+
+    Args:
+        passages: Positions, those that belong to one query vector one behind the other.
+        gains: What each gains; rising for each query vector.
+        ends: Where those of each query vector end.
+        wanted: How many to return at most.
+        totals: A line of zeros, one a position; of zeros again in the end.
+        scratch: A line of anything.
+    """
+    first = 0
+    for end in ends.tolist():
+        own = passages[first:end]
+        scratch[own] = gains[first:end]
+        # A passage that occurs twice gets the same sum written twice: both sides were read before.  The small
+        # number tells a passage in the last list alone, which gains nothing, from one in none.
+        totals[own] = totals[own] + scratch[own] + _SEEN
+        first = end
+    found = np.flatnonzero(totals)
+    scores = totals[found]
+    totals[found] = 0
+    return found[largest(scores, wanted)]
 
 
 def invert(

@@ -87,28 +87,31 @@ class CandidateSearch:
         effort = effort or Effort(0, 0, 256)
         effort = replace(effort, shortlist=max(effort.shortlist, _SPARE * k), rescored=max(effort.rescored, _SPARE * k))
         turned = Turned(query)
-        everything = np.arange(len(self.snapshot.flat)) if allowed is None else allowed
+        choice = len(self.snapshot.flat) if allowed is None else len(allowed)
         found = None
-        if self.lists is not None and len(everything) > effort.shortlist:
-            found = self._walked(self.lists, query, turned, effort, allowed)
+        if self.lists is not None and choice > effort.shortlist:
+            found = self._walked(self.lists, turned, effort, allowed)
         # A filter whose passages lie far from the query: the lists that were walked hold too few of them.
         if found is None or found[1] < _SPARE * k:
-            found = self._best_of(everything, turned, effort.rescored), len(everything)
+            everything = np.arange(choice) if allowed is None else allowed
+            found = self._best_of(everything, turned, effort.rescored), choice
         chosen, looked_at = found
         scores = score_chosen(self.snapshot, chosen, turned, self._segment_of)
         return best_of(self.snapshot.flat.rows[chosen], scores, k), looked_at, len(chosen)
 
     def _walked(
-        self, lists: CandidateLists, query: np.ndarray, turned: Turned, effort: Effort, allowed: np.ndarray | None
+        self, lists: CandidateLists, turned: Turned, effort: Effort, allowed: np.ndarray | None
     ) -> tuple[np.ndarray, int]:
         """Flat positions that deserve a full score, and of how many passages a vector was looked at."""
         assert self._codec is not None
-        keep, uncovered = self._keep(allowed), self.coverage.uncovered
+        uncovered, kept = self.coverage.uncovered, None
         if allowed is not None:
-            uncovered = np.intersect1d(uncovered, allowed, assume_unique=True)
+            kept = np.zeros(len(self.snapshot.flat), dtype=bool)
+            kept[allowed] = True
+            uncovered = uncovered[kept[uncovered]]
             # The lists hold fewer of what is wanted: more of them are walked.
-            effort = replace(effort, probes=effort.probes * min(_WIDER, len(self.snapshot.flat) // len(allowed)))
-        met = lists.walk(self._codec.turn(query), effort, keep)
+            effort = replace(effort, probes=effort.probes * min(_WIDER, len(kept) // len(allowed)))
+        met = lists.walk(turned.by(self._codec), effort, self._keep(kept))
         new = self._best_of(uncovered, turned, effort.rescored)
         if not len(met.passages):
             return new, len(uncovered)
@@ -119,13 +122,11 @@ class CandidateSearch:
         best = positions[firsts[largest(looks, effort.rescored)]]
         return np.concatenate([best, new]), len(firsts) + len(uncovered)
 
-    def _keep(self, allowed: np.ndarray | None) -> Keep | None:
-        """Which of the lists' passages to choose from; None where it is all of them."""
+    def _keep(self, kept: np.ndarray | None) -> Keep | None:
+        """Which of the lists' passages to choose from, given which of the flat line; None where it is all of them."""
         positions, alive = self.coverage.positions, self.coverage.alive
-        if allowed is None:
+        if kept is None:
             return None if alive is None else alive.__getitem__
-        kept = np.zeros(len(self.snapshot.flat), dtype=bool)
-        kept[allowed] = True
         if alive is None:
             return lambda passages: kept[positions[passages]]
         return lambda passages: kept[positions[passages]] & alive[passages]
