@@ -3,6 +3,7 @@
 | codec | bits a dimension | what it is for |
 |---|---|---|
 | ``5bit`` | 5 | the default: one bit to look at all candidates, four more for the best of them |
+| ``4bit`` | 4 | the same with three more |
 | ``float16`` | 16 | the vectors as the encoder gives them, rounded to half precision |
 | ``int8`` | 8 | nearly the same in half the space |
 | ``ternary`` | 1.6 | between the default and one bit |
@@ -16,14 +17,15 @@ from functools import lru_cache
 
 from crisp_rag.errors import InvalidInputError
 from crisp_rag.index.codecs.base import Codec
-from crisp_rag.index.codecs.fivebit import FiveBitCodec
 from crisp_rag.index.codecs.float16 import Float16Codec
 from crisp_rag.index.codecs.int8 import Int8Codec
 from crisp_rag.index.codecs.onebit import OneBitCodec
 from crisp_rag.index.codecs.ternary import TernaryCodec
+from crisp_rag.index.codecs.twolevel import FiveBitCodec, FourBitCodec
 
 _CODECS: dict[str, Callable[[int], Codec]] = {
     FiveBitCodec.name: FiveBitCodec,
+    FourBitCodec.name: FourBitCodec,
     Float16Codec.name: Float16Codec,
     Int8Codec.name: Int8Codec,
     TernaryCodec.name: TernaryCodec,
