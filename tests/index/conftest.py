@@ -17,8 +17,10 @@ import numpy as np
 import pytest
 
 from crisp_rag.index import CrispIndex, Passage
+from crisp_rag.index.codecs import DEFAULT_CODEC, codec_for
 
 DIM = 16
+BYTES_A_VECTOR = sum(codec_for(DEFAULT_CODEC, DIM).planes)
 
 
 class FakeEncoder:
@@ -50,11 +52,12 @@ class FakeEncoder:
 
 
 def brute_force(encoder: FakeEncoder, query: str, passages: Iterable[Passage]) -> list[tuple[str, float]]:
-    """(id, MaxSim) of every passage, best first, ties in the given order, over what float16 keeps of the vectors."""
+    """(id, MaxSim) of every passage, best first, ties in the given order, over what the default codec keeps of them."""
+    codec = codec_for(DEFAULT_CODEC, encoder.dim)
     words = encoder.encode_query(query)
     scored = []
     for passage in passages:
-        stored = encoder.encode_document(passage.encoded_text).astype(np.float16).astype(np.float32)
+        stored = codec.turn_back(codec.decode(codec.encode(encoder.encode_document(passage.encoded_text))))
         scored.append((passage.id, float((words @ stored.T).max(axis=1).sum())))
     return sorted(scored, key=lambda pair: -pair[1])
 
@@ -83,7 +86,20 @@ def expected() -> Callable[..., list[tuple[str, float]]]:
 @pytest.fixture
 def index(tmp_path: Path, encoder: FakeEncoder) -> Iterator[CrispIndex]:
     """An empty index."""
-    with CrispIndex.create(tmp_path / "index.crisp", encoder, codec="float16") as made:
+    with CrispIndex.create(tmp_path / "index.crisp", encoder) as made:
+        yield made
+
+
+@pytest.fixture
+def bytes_a_vector() -> int:
+    """What a vector takes in the file of an index of the default codec."""
+    return BYTES_A_VECTOR
+
+
+@pytest.fixture
+def float16_index(tmp_path: Path, encoder: FakeEncoder) -> Iterator[CrispIndex]:
+    """An empty index that keeps vectors as they are, rounded."""
+    with CrispIndex.create(tmp_path / "float16.crisp", encoder, codec="float16") as made:
         yield made
 
 

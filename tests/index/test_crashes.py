@@ -162,7 +162,7 @@ def test_a_writer_killed_at_random_moments_loses_nothing_that_it_acknowledged(
     tmp_path: Path, encoder: Any, expected: Any, forked: Any, rounds: int, record_property: Any, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr(crisp_index, "CHECKED_AT_OPEN", 40_000)  # some rounds open it checked whole, others not
-    CrispIndex.create(tmp_path / "index", encoder, indexed_fields=["n"], codec="float16").close()
+    CrispIndex.create(tmp_path / "index", encoder, indexed_fields=["n"]).close()
     started = time.monotonic()
     commits, unacknowledged = kill_again_and_again(tmp_path / "index", encoder, expected, forked, rounds)
     record_property("figures", f"{rounds} kills, {commits} acknowledged commits, {unacknowledged} more that were not yet")
@@ -195,7 +195,7 @@ MERGE_POINTS = {
 @pytest.fixture
 def three_commits(tmp_path: Path, encoder: Any) -> Iterator[tuple[Path, State]]:
     path, state = tmp_path / "index", {}
-    with CrispIndex.create(path, encoder, codec="float16") as index:
+    with CrispIndex.create(path, encoder) as index:
         for number in range(3):
             step = Step(put=[(f"{number}-{i}", f"{WORDS[i]} {WORDS[number]}", i % 4) for i in range(8)])
             index.add(step.passages)
@@ -267,7 +267,7 @@ def test_a_segment_and_its_folder_are_synced_before_the_commit_that_refers_to_it
         if sql.startswith(("COMMIT", "INSERT INTO segments")):
             events.append(sql.split()[0])
 
-    with CrispIndex.create(tmp_path / "index", encoder, codec="float16") as index:
+    with CrispIndex.create(tmp_path / "index", encoder) as index:
         index.add_texts(["oak", "pine"], ids=["a", "b"])
         monkeypatch.setattr(os, "fsync", recorded)
         monkeypatch.setattr(writing, "acknowledge", lambda *_: events.append("acknowledged"))
@@ -279,9 +279,9 @@ def test_a_segment_and_its_folder_are_synced_before_the_commit_that_refers_to_it
         index.add_texts(["fir"], ids=["a"])
         added, events[:] = list(events), []
         index.compact()
-    written = ["fsync .f16", "fsync folder", "INSERT", "COMMIT", "acknowledged"]
+    written = ["fsync .5bit", "fsync folder", "INSERT", "COMMIT", "acknowledged"]
     assert in_order(added, written)
-    assert in_order(events, [*written, "unlink .f16"]), "old files go last"
+    assert in_order(events, [*written, "unlink .5bit"]), "old files go last"
 
 
 def in_order(events: list[str], wanted: list[str]) -> bool:

@@ -26,7 +26,7 @@ ANSWERS: dict[str, Callable[[CrispIndex], Any]] = {
 
 def filled(path: Path, encoder: Any, passages: Any, copy: Path) -> dict[str, Any]:
     """An index as a killed writer leaves it, with a log that no checkpoint has emptied; returns its answers."""
-    with CrispIndex.create(path, encoder, indexed_fields=["even"], codec="float16") as index:
+    with CrispIndex.create(path, encoder, indexed_fields=["even"]) as index:
         index.add(passages(30))
         index.add(passages(10, seed=1, prefix="q"))
     with CrispIndex.open(path, encoder) as index:
@@ -80,10 +80,10 @@ def test_damage_to_any_file_is_an_error_that_names_it_or_changes_no_answer(
         said = wrong_answers(target, encoder, right, random)
         if said is not None:
             refused[str(name)] += 1
-            assert "index.sqlite" in said or name.suffix == ".f16" or "built with" in said or "format" in said, said
-            if name.suffix == ".f16":
+            assert "index.sqlite" in said or name.suffix == ".5bit" or "built with" in said or "format" in said, said
+            if name.suffix == ".5bit":
                 assert name.name in said, said
-    assert all(count for name, count in refused.items() if name.endswith((".f16", ".sqlite", "-wal"))), refused
+    assert all(count for name, count in refused.items() if name.endswith((".5bit", ".sqlite", "-wal"))), refused
     assert not any(count for name, count in refused.items() if name.startswith(("writer", "ack"))), refused
 
 

@@ -86,11 +86,11 @@ def test_a_writer_that_dies_before_its_commit_leaves_no_trace_after_the_next_wri
 
 def test_orphan_segment_files_are_swept_by_the_next_writer_and_other_files_are_not(index: CrispIndex, encoder: Any) -> None:
     index.add_texts(["oak"], ids=["a"])
-    (index.path / "segments" / "orphan.f16").write_bytes(b"half a segm")
+    (index.path / "segments" / "orphan.5bit").write_bytes(b"half a segm")
     (index.path / "segments" / "README").write_text("mine")
     with CrispIndex.open(index.path, encoder) as opened:
         opened.delete(ids=["missing"])
-        assert not (index.path / "segments" / "orphan.f16").exists()
+        assert not (index.path / "segments" / "orphan.5bit").exists()
         assert (index.path / "segments" / "README").exists()
         assert [hit.id for hit in opened.search("oak")] == ["a"]
 
@@ -99,7 +99,7 @@ def test_a_failed_commit_leaves_the_index_and_its_files_as_they_were(
     index: CrispIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index.add_texts(["oak"], ids=["a"])
-    files = sorted(index.path.rglob("*.f16"))
+    files = sorted(index.path.rglob("*.5bit"))
 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -112,7 +112,7 @@ def test_a_failed_commit_leaves_the_index_and_its_files_as_they_were(
         patch.setattr("os.fsync", full)
         with pytest.raises(OSError, match="No space"):
             index.add_texts(["pine", "fir"], ids=["a", "b"])
-    assert sorted(index.path.rglob("*.f16")) == files
+    assert sorted(index.path.rglob("*.5bit")) == files
     assert [(hit.id, hit.text) for hit in index.search("oak")] == [("a", "oak")]
     index.add_texts(["pine"], ids=["b"])
     assert len(index) == 2
@@ -133,7 +133,9 @@ def test_an_open_reader_sees_what_another_process_changes(index: CrispIndex, chi
     assert printed == "b c d"
 
 
-def test_a_reader_stays_open_while_another_process_compacts(index: CrispIndex, passages: Any, children: Any) -> None:
+def test_a_reader_stays_open_while_another_process_compacts(
+    index: CrispIndex, passages: Any, children: Any, bytes_a_vector: int
+) -> None:
     index.add(passages(30))
     index.delete(where={"even": True})
     before = index.search("oak", k=30)
@@ -141,7 +143,7 @@ def test_a_reader_stays_open_while_another_process_compacts(index: CrispIndex, p
     after = index.search("oak", k=30)
     assert [hit.id for hit in after] == [hit.id for hit in before]
     assert [hit.score for hit in after] == pytest.approx([hit.score for hit in before], abs=1e-5)
-    assert index.stats().bytes_vectors == index.stats().vectors * 16 * 2
+    assert index.stats().bytes_vectors == index.stats().vectors * bytes_a_vector
 
 
 COMPACT_AND_WRITE = """

@@ -31,13 +31,13 @@ def answers(index: CrispIndex) -> list[list[tuple[str, float]]]:
 
 
 @pytest.fixture
-def old(index: CrispIndex, passages: Any) -> Path:
+def old(float16_index: CrispIndex, passages: Any) -> Path:
     """A closed index of format 1."""
-    index.add(passages(40))
-    index.delete(ids=["p3"])
-    index.close()
-    make_format_1(index.path)
-    return index.path
+    float16_index.add(passages(40))
+    float16_index.delete(ids=["p3"])
+    float16_index.close()
+    make_format_1(float16_index.path)
+    return float16_index.path
 
 
 def test_an_index_of_format_1_opens_and_can_be_written_to(old: Path, encoder: Any, passages: Any) -> None:
@@ -61,10 +61,10 @@ def test_compact_rewrites_format_1_and_changes_no_answer(old: Path, encoder: Any
         assert len(again) == 44 and again.stats().format_version == 2
 
 
-def test_an_empty_index_of_format_1_is_rewritten_too(index: CrispIndex, encoder: Any) -> None:
-    index.close()
-    make_format_1(index.path)
-    with CrispIndex.open(index.path, encoder) as again:
+def test_an_empty_index_of_format_1_is_rewritten_too(float16_index: CrispIndex, encoder: Any) -> None:
+    float16_index.close()
+    make_format_1(float16_index.path)
+    with CrispIndex.open(float16_index.path, encoder) as again:
         again.compact(codec="1bit")
         again.add_texts(["oak"])
         assert (again.stats().format_version, again.stats().codec, again.stats().bytes_vectors) == (2, "1bit", 6)

@@ -146,7 +146,7 @@ def test_whatever_needs_space_on_a_full_disk_says_so_and_works_again_later(
 
 
 def test_a_merge_that_finds_no_space_does_not_undo_the_change_before_it(
-    index: CrispIndex, passages: Any, monkeypatch: pytest.MonkeyPatch
+    index: CrispIndex, passages: Any, monkeypatch: pytest.MonkeyPatch, bytes_a_vector: int
 ) -> None:
     index.add(passages(40))
     monkeypatch.setattr(writing, "MIN_DEAD_VECTORS", 10)
@@ -159,9 +159,9 @@ def test_a_merge_that_finds_no_space_does_not_undo_the_change_before_it(
         assert index.delete(where={"number": {"$gte": 5}}) == 35
         with pytest.raises(DiskFullError, match="No space left"):
             index.compact()
-    assert len(index) == 5 and len(list(index.path.rglob("*.f16"))) == 1
+    assert len(index) == 5 and len(list(index.path.rglob("*.5bit"))) == 1
     index.compact()
-    assert index.stats().bytes_vectors == index.stats().vectors * 16 * 2
+    assert index.stats().bytes_vectors == index.stats().vectors * bytes_a_vector
 
 
 def test_a_commit_that_fails_leaves_its_file_until_the_next_one_has_succeeded(
@@ -189,8 +189,8 @@ def test_a_commit_that_fails_leaves_its_file_until_the_next_one_has_succeeded(
         index.add_texts(["pine"], ids=["b"])
     index._store._local.connection = sound
     assert not sound.in_transaction, "what failed is not part of the next change"
-    assert len(list(index.path.rglob("*.f16"))) == 2
+    assert len(list(index.path.rglob("*.5bit"))) == 2
     assert len(index) == 1
     index.add_texts(["fir"], ids=["c"])
     assert {passage.id for passage in index.passages()} == {"a", "c"}
-    assert len(list(index.path.rglob("*.f16"))) == 2, "the file of what failed is gone"
+    assert len(list(index.path.rglob("*.5bit"))) == 2, "the file of what failed is gone"

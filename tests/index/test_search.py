@@ -40,11 +40,11 @@ def test_scores_equal_brute_force_over_all_passages(index: CrispIndex, passages:
         assert close_to(index.search(query, k=7), expected(encoder, query, stored)[:7])
 
 
-def test_scores_are_within_float16_of_the_unrounded_ones(index: CrispIndex, passages: Any, encoder: Any) -> None:
-    index.add(passages(40))
+def test_scores_are_within_float16_of_the_unrounded_ones(float16_index: CrispIndex, passages: Any, encoder: Any) -> None:
+    float16_index.add(passages(40))
     for query in QUERIES:
         words = encoder.encode_query(query)
-        for hit in index.search(query, k=40):
+        for hit in float16_index.search(query, k=40):
             exact = float((words @ encoder.encode_document(hit.text).T).max(axis=1).sum())
             assert hit.score == pytest.approx(exact, abs=len(words) * 2e-3)
 
@@ -62,14 +62,14 @@ def test_the_size_of_a_block_changes_nothing(
         assert close_to(index.search(query, k=100), expected(encoder, query, left))
 
 
-def test_a_fixed_number_of_vectors_a_passage_is_scored_the_same_way(index: CrispIndex) -> None:
+def test_a_fixed_number_of_vectors_a_passage_is_scored_the_same_way(float16_index: CrispIndex) -> None:
     random = np.random.default_rng(0)
     vectors = [random.normal(size=(4, 16)).astype(np.float16).astype(np.float32) for _ in range(30)]
-    index.add([Passage(str(number), "text") for number in range(30)], vectors=vectors)
-    index.delete(ids=["3", "4", "17"])
+    float16_index.add([Passage(str(number), "text") for number in range(30)], vectors=vectors)
+    float16_index.delete(ids=["3", "4", "17"])
     query = random.normal(size=(5, 16)).astype(np.float32)
     right = {str(n): float((query @ block.T).max(axis=1).sum()) for n, block in enumerate(vectors) if n not in (3, 4, 17)}
-    hits = index.search_vectors([query], k=30)[0]
+    hits = float16_index.search_vectors([query], k=30)[0]
     assert {hit.id: pytest.approx(hit.score, abs=1e-4) for hit in hits} == right
     assert [hit.id for hit in hits] == sorted(right, key=right.__getitem__, reverse=True)
 
@@ -89,16 +89,16 @@ def test_a_batch_equals_its_queries_one_by_one(index: CrispIndex, passages: Any,
         assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in every[query][:9]], abs=1e-4)
 
 
-def test_ties_go_by_insertion_order(index: CrispIndex) -> None:
-    index.add_texts(["oak"] * 5, ids=list("eabdc"))
-    index.add_texts(["oak"], ids=["0"])
-    assert [hit.id for hit in index.search("oak", k=10)] == list("eabdc0")
-    assert [hit.id for hit in index.search("oak", k=3)] == list("eab")
-    index.add_texts(["oak"], ids=["a"])  # replaced, hence the newest
-    assert [hit.id for hit in index.search("oak", k=10)] == list("ebdc0a")
-    index.compact()
-    assert [hit.id for hit in index.search("oak", k=10)] == list("ebdc0a")
-    assert [passage.id for passage in index.passages()] == list("ebdc0a")
+def test_ties_go_by_insertion_order(float16_index: CrispIndex) -> None:
+    float16_index.add_texts(["oak"] * 5, ids=list("eabdc"))
+    float16_index.add_texts(["oak"], ids=["0"])
+    assert [hit.id for hit in float16_index.search("oak", k=10)] == list("eabdc0")
+    assert [hit.id for hit in float16_index.search("oak", k=3)] == list("eab")
+    float16_index.add_texts(["oak"], ids=["a"])  # replaced, hence the newest
+    assert [hit.id for hit in float16_index.search("oak", k=10)] == list("ebdc0a")
+    float16_index.compact()
+    assert [hit.id for hit in float16_index.search("oak", k=10)] == list("ebdc0a")
+    assert [passage.id for passage in float16_index.passages()] == list("ebdc0a")
 
 
 def test_the_best_hit_comes_first_and_relevance_is_a_share_of_the_best_possible(index: CrispIndex) -> None:
@@ -149,7 +149,7 @@ def test_many_small_commits_are_merged_and_dead_vectors_given_back(
 ) -> None:
     for passage in passages(60):
         index.add([passage])
-    assert len(list(index.path.rglob("*.f16"))) <= writing.MAX_SMALL_SEGMENTS
+    assert len(list(index.path.rglob("*.5bit"))) <= writing.MAX_SMALL_SEGMENTS
     monkeypatch.setattr(writing, "MIN_DEAD_VECTORS", 50)
     before = index.stats().bytes_vectors
     index.delete(where={"number": {"$gte": 20}})
@@ -157,7 +157,7 @@ def test_many_small_commits_are_merged_and_dead_vectors_given_back(
     assert len(index.search("oak", k=100)) == 20
 
 
-def test_compact_gives_back_all_space_and_changes_no_answer(index: CrispIndex, passages: Any) -> None:
+def test_compact_gives_back_all_space_and_changes_no_answer(index: CrispIndex, passages: Any, bytes_a_vector: int) -> None:
     index.add(passages(20))
     index.add(passages(20, seed=1))
     index.add(passages(10, seed=2, prefix="q"))
@@ -165,15 +165,15 @@ def test_compact_gives_back_all_space_and_changes_no_answer(index: CrispIndex, p
     before = [index.search(query, k=30) for query in QUERIES]
     index.compact()
     stats = index.stats()
-    assert stats.bytes_vectors == stats.vectors * 16 * 2
-    assert len(list(index.path.rglob("*.f16"))) == 1
+    assert stats.bytes_vectors == stats.vectors * bytes_a_vector
+    assert len(list(index.path.rglob("*.5bit"))) == 1
     for hits, query in zip(before, QUERIES, strict=True):
         after = index.search(query, k=30)
         assert [hit.id for hit in after] == [hit.id for hit in hits]
         assert [hit.score for hit in after] == pytest.approx([hit.score for hit in hits], abs=1e-5)
     index.delete(where={})
     index.compact()
-    assert list(index.path.rglob("*.f16")) == []
+    assert list(index.path.rglob("*.5bit")) == []
     assert index.search("oak") == []
 
 
@@ -186,7 +186,7 @@ class LikeADict(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
-        self.index = CrispIndex.create(self.folder / "index", self.encoder, codec="float16")
+        self.index = CrispIndex.create(self.folder / "index", self.encoder)
         self.model: dict[str, Passage] = {}
 
     ids = st.sampled_from([f"id{number}" for number in range(12)])

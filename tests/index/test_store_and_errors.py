@@ -74,12 +74,12 @@ BAD_PASSAGES = [
 @pytest.mark.parametrize(("bad", "named"), BAD_PASSAGES)
 def test_one_bad_passage_is_named_and_nothing_of_its_batch_is_written(index: CrispIndex, bad: Any, named: str) -> None:
     index.add([Passage("before", "oak")])
-    files = sorted(index.path.rglob("*.f16"))
+    files = sorted(index.path.rglob("*.5bit"))
     with pytest.raises(InvalidInputError) as caught:
         index.add([Passage("good", "pine"), bad, Passage("after", "fir")])
     assert named in str(caught.value)
     assert [passage.id for passage in index.passages()] == ["before"]
-    assert sorted(index.path.rglob("*.f16")) == files
+    assert sorted(index.path.rglob("*.5bit")) == files
 
 
 BAD_VECTORS = [
@@ -101,7 +101,7 @@ def test_bad_vectors_are_rejected_by_id_and_nothing_is_written(index: CrispIndex
     with pytest.raises(InvalidInputError, match="'bad'"):
         index.add([Passage("good", "oak"), Passage("bad", "pine")], vectors=[good, bad])
     assert len(index) == 0
-    assert list(index.path.rglob("*.f16")) == []
+    assert list(index.path.rglob("*.5bit")) == []
 
 
 @pytest.mark.parametrize("bad", BAD_VECTORS[:6], ids=lambda array: f"{array.dtype}-{array.shape}")
@@ -188,11 +188,11 @@ def test_what_was_stored_comes_back_as_it_was(index: CrispIndex) -> None:
     assert (hit.text, hit.metadata, hit.context) == (stored[0].text, metadata, "Title")
 
 
-def test_stats_count_what_is_there(index: CrispIndex) -> None:
+def test_stats_count_what_is_there(index: CrispIndex, bytes_a_vector: int) -> None:
     index.add_texts(["oak", "oak pine fir"])
     stats = index.stats()
     assert (stats.passages, stats.vectors, stats.vectors_per_passage) == (2, 4, 2.0)
-    assert stats.bytes_vectors == 4 * 16 * 2 <= stats.bytes_on_disk
+    assert stats.bytes_vectors == 4 * bytes_a_vector <= stats.bytes_on_disk
     assert (stats.encoder, stats.dim, stats.pooling, stats.search) == ("fake", 16, "words", "exact")
     assert stats.to_dict()["passages"] == 2
 
