@@ -50,11 +50,25 @@ def recall(found: list[list[int]], truth: np.ndarray, k: int) -> float:
 
 def judge(said: dict, row: str, work: Work) -> dict:
     """Turn what was found into figures."""
-    found = said.pop("found")
+    found, every = said.pop("found"), said["every"]
+    truth, judged = work.truth[::every], work.info["judged"][::every]
     if row.startswith("candidates"):
-        return {**said, **{f"of_10_in_{k}": recall(lines, work.truth, 10) for k, lines in found.items()}}
-    quality = {"recall_10": recall(found["10"], work.truth, 10), "recall_100": recall(found["100"], work.truth, 100)}
-    return {**said, **quality, "ndcg_10": ndcg(found["10"], work.info["judged"])}
+        return {**said, **{f"of_10_in_{k}": recall(lines, truth, 10) for k, lines in found.items()}}
+    quality = {"recall_10": recall(found["10"], truth, 10), "recall_100": recall(found["100"], truth, 100)}
+    return {**said, **quality, "ndcg_10": ndcg(found["10"], judged)}
+
+
+def growth(tables: dict[str, dict]) -> dict[str, dict[str, float]]:
+    """For each budget and row the exponent of latency: p50 grows as passages to that power, fitted over its scales."""
+    points: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for name, entry in tables.items():
+        for row, said in entry["rows"].items():
+            points.setdefault((name.split(", ")[1], row), []).append((entry["passages"], said["p50_ms"]))
+    exponents: dict[str, dict[str, float]] = {}
+    for (budget, row), line in points.items():
+        if len(line) > 1:
+            exponents.setdefault(budget, {})[row] = round(float(np.polyfit(*np.log(np.array(line).T), 1)[0]), 3)
+    return exponents
 
 
 def python_of(peer: str, work: Path, wanted: bool) -> Path | None:
@@ -114,9 +128,11 @@ def main() -> None:
                     print(f"{row}: failed", file=sys.stderr)
                     continue
                 entry["rows"][row] = judge(json.loads(out.read_text(encoding="utf-8")), row, work)
+                kept["exponents_of_p50"] = growth(kept["tables"])
                 RESULTS.write_text(json.dumps(kept, indent=1), encoding="utf-8")
             print(f"\n{scale}, {budget}: {work.info['passages']:,} passages, {work.info['real']:,} of them real")
             show(entry["rows"])
+    print("p50 grows as passages to the power of", json.dumps(kept.get("exponents_of_p50", {}), indent=1))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 DIM = 384
-QUERIES = 40  # of each collection
+QUERIES = 40  # of each collection; a quarter of them where passages are made: exact answers take long there
 TRUTH = 100
 NOISE = 0.5  # the length of what moves a copied vector, in lengths of it
 BLOCK = 2_000  # passages
@@ -95,7 +95,8 @@ def make(cache: Path, data: Path, work: Path, scale: str, budget: str) -> Work:
                     written += len(part)
             round_ += 1
     np.save(made.folder / "counts.npy", np.concatenate(lengths))
-    judged = add_queries(made, cache, data, names, budget, numbers, random)
+    queries = QUERIES if wanted <= there else QUERIES // 4
+    judged = add_queries(made, cache, data, names, budget, numbers, queries, random)
     np.save(made.folder / "truth.npy", exact(made, made.queries, TRUTH))
     info = {"passages": written, "real": min(there, wanted), "judged": judged, "collections": names}
     (made.folder / "info.json").write_text(json.dumps(info), encoding="utf-8")
@@ -108,8 +109,10 @@ def moved(vectors: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def add_queries(made: Work, cache: Path, data: Path, names: list[str], budget: str, numbers: dict, random) -> list[dict]:
-    """Write some queries of each collection; their judged passages, where all of the collection is there."""
+def add_queries(
+    made: Work, cache: Path, data: Path, names: list[str], budget: str, numbers: dict, queries: int, random
+) -> list[dict]:
+    """Write some queries of each collection; returns the judged passages of each, of those that are there."""
     flat, counts, judged = [], [], []
     for name in names:
         if not (cache / f"{name}.q.ids.json").exists():
@@ -124,7 +127,7 @@ def add_queries(made: Work, cache: Path, data: Path, names: list[str], budget: s
             query, passage, grade = line.split("\t")
             if (name, passages.get(passage, -1)) in numbers and int(grade) > 0:
                 grades.setdefault(query, {})[numbers[name, passages[passage]]] = int(grade)
-        for number in random.choice(len(ids), min(QUERIES, len(ids)), replace=False):
+        for number in random.choice(len(ids), min(queries, len(ids)), replace=False):
             flat.append(vectors[starts[number] : starts[number] + own[number]])
             counts.append(own[number])
             judged.append({str(p): g for p, g in grades.get(ids[number], {}).items()})
