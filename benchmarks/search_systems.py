@@ -91,7 +91,7 @@ class Lists(Crisp):
 
         lists = self.index._backend._candidates.searcher(self.index._current()).lists
         turn = self.index._backend.segment(self.index._current().views[0]).codec.turn
-        return [np.unique(lists.walk(turn(query), Effort(64, k, k)).passages).tolist() for query in queries]
+        return [np.unique(lists.walk(turn(query), Effort(64, k, k, k)).passages).tolist() for query in queries]
 
 
 class Muvera(System):

@@ -18,7 +18,7 @@ from crisp_rag.index.candidates.files import CURRENT
 from crisp_rag.index.candidates.lists import EFFORTS, CandidateLists, Effort, invert
 from crisp_rag.index.sketch import eight_bits
 
-EVERYTHING = Effort(10**6, 10**6, 10**6)
+EVERYTHING = Effort(10**6, 10**6, 10**6, 10**6)
 RANDOM = np.random.default_rng(5)
 TOPICS = RANDOM.normal(size=(40, 16)).astype(np.float32)
 
@@ -82,7 +82,7 @@ def test_lists_are_walked_whatever_the_codec(large: CrispIndex) -> None:
     searcher = large._backend._candidates.searcher(large._current())
     shares = []
     for query, right in zip(QUERIES, large.search_vectors(QUERIES, k=5, exact=True), strict=True):
-        found, looked_at, scored = searcher.search_with(query, 5, Effort(128, 100, 30))
+        found, looked_at, scored = searcher.search_with(query, 5, Effort(128, 100, 60, 30))
         assert 30 < looked_at <= 100 and scored == 30
         shares.append(len({row for row, _ in found} & {row for row, _ in searcher.search_with(query, 5, EVERYTHING)[0]}) / 5)
         assert found[0][1] <= right[0].score + 1e-4
@@ -148,7 +148,7 @@ def test_a_filter_narrows_before_the_lists_are_cut(large: CrispIndex, monkeypatc
     query = QUERIES[0]
     worst = ids(large.search_vectors([query], k=600)[0])[-60:]
     where = {"n": {"$in": [int(id_[1:]) for id_ in worst]}}
-    monkeypatch.setattr("crisp_rag.index.candidates.lists.EFFORTS", (Effort(1, 4, 4),) * len(EFFORTS))
+    monkeypatch.setattr("crisp_rag.index.candidates.lists.EFFORTS", (Effort(1, 4, 4, 4),) * len(EFFORTS))
     hits = large.search_vectors([query], k=10, where=where)[0]
     assert len(hits) == 10 and set(ids(hits)) <= set(worst)
 
@@ -297,12 +297,12 @@ def test_a_walk_gives_the_vectors_that_it_met_of_the_best_passages() -> None:
     passages, numbers = np.array([0, 0, 1, 2, 2, 3], np.int32), np.array([0, 1, 0, 0, 1, 0])
     lists = CandidateLists(np.arange(4), axes, steps, *invert(codes, passages, numbers, 3), "float16")
     query = np.array([[1, 0.1, 0], [0.6, 0.8, 0]], np.float32)
-    met = lists.walk(query, Effort(2, 2, 2))
+    met = lists.walk(query, Effort(2, 2, 2, 2))
     assert list(zip(met.passages.tolist(), met.numbers.tolist())) == [(0, 0), (0, 1), (1, 0)]
     assert met.floors == pytest.approx([0.1, 0.6], abs=0.01)
-    without = lists.walk(query, Effort(2, 2, 2), lambda positions: positions != 0)
+    without = lists.walk(query, Effort(2, 2, 2, 2), lambda positions: positions != 0)
     assert list(zip(without.passages.tolist(), without.numbers.tolist())) == [(1, 0), (2, 0)]
-    assert len(lists.walk(query, Effort(2, 2, 2), lambda positions: positions < 0).passages) == 0
+    assert len(lists.walk(query, Effort(2, 2, 2, 2), lambda positions: positions < 0).passages) == 0
 
 
 def test_vectors_go_to_their_nearest_cluster() -> None:

@@ -32,17 +32,20 @@ class Effort:
     Args:
         probes: Lists walked for each query vector.
         shortlist: Passages whose vectors get a first look, as far as the walk met them.
+        refined: Passages of which all vectors get a first look, also those that the walk has not met.
         rescored: Passages that are scored with all bits.
     """
 
     probes: int
     shortlist: int
+    refined: int
     rescored: int
 
 
 EFFORTS = (
-    Effort(8, 512, 24), Effort(16, 1024, 32), Effort(32, 2048, 48), Effort(64, 2048, 64), Effort(64, 4096, 96),
-    Effort(64, 4096, 160), Effort(96, 6144, 192), Effort(128, 8192, 192), Effort(256, 16384, 256),
+    Effort(8, 512, 128, 24), Effort(16, 1024, 200, 32), Effort(32, 2048, 300, 48), Effort(64, 4096, 400, 64),
+    Effort(64, 4096, 800, 64), Effort(96, 6144, 1000, 64), Effort(128, 8192, 1200, 64), Effort(160, 10000, 1200, 96),
+    Effort(256, 16384, 2000, 128),
 )  # fmt: skip
 
 

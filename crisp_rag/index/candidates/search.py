@@ -1,4 +1,7 @@
-"""A search that looks at candidates: lists give vectors to look at by one bit a dimension, the best get a full score.
+"""A search that looks at candidates: ever fewer passages, ever more closely.
+
+Lists give vectors to look at by one bit a dimension; of the passages that look best all vectors are looked at, and of
+the best of those all bits are read.
 
 Passages that the lists do not cover yet are looked at one and all, so that nothing new is missed; passages that are
 gone, or that a filter drops, are taken out before anything is cut.
@@ -13,7 +16,16 @@ import numpy as np
 from crisp_rag.index.candidates.lists import CandidateLists, Effort, Keep
 from crisp_rag.index.codecs import codec_for
 from crisp_rag.index.planner import SearchInfo
-from crisp_rag.index.scoring import SegmentOf, Turned, best_of, has_sketch, largest, look_at, score_chosen, sketch_chosen
+from crisp_rag.index.scoring import (
+    SegmentOf,
+    Turned,
+    best_of,
+    has_sketch,
+    largest,
+    look_at,
+    score_chosen,
+    sketch_chosen,
+)
 from crisp_rag.index.snapshots import Snapshot
 
 _SPARE = 4
@@ -64,6 +76,7 @@ class CandidateSearch:
         self.coverage = Coverage.of(snapshot, lists)
         self._segment_of = segment_of
         self._codec = codec_for(lists.codec, dim) if lists is not None else None
+        self._has_sketch = has_sketch(snapshot, segment_of)
 
     def search(
         self, query: np.ndarray, k: int, target_recall: float, allowed: np.ndarray | None = None
@@ -84,15 +97,17 @@ class CandidateSearch:
         self, query: np.ndarray, k: int, effort: Effort | None, allowed: np.ndarray | None = None
     ) -> tuple[list[tuple[int, float]], int, int]:
         """As :meth:`search` with a given effort: hits, how many got a first look, how many were scored in full."""
-        effort = effort or Effort(0, 0, 256)
-        effort = replace(effort, shortlist=max(effort.shortlist, _SPARE * k), rescored=max(effort.rescored, _SPARE * k))
+        effort = effort or Effort(0, 0, 256, 256)
+        least = _SPARE * k
+        cuts = (max(cut, least) for cut in (effort.shortlist, effort.refined, effort.rescored))
+        effort = Effort(effort.probes, *cuts)
         turned = Turned(query)
         choice = len(self.snapshot.flat) if allowed is None else len(allowed)
         found = None
         if self.lists is not None and choice > effort.shortlist:
             found = self._walked(self.lists, turned, effort, allowed)
         # A filter whose passages lie far from the query: the lists that were walked hold too few of them.
-        if found is None or found[1] < _SPARE * k:
+        if found is None or found[1] < least:
             everything = np.arange(choice) if allowed is None else allowed
             found = self._best_of(everything, turned, effort.rescored), choice
         chosen, looked_at = found
@@ -112,15 +127,17 @@ class CandidateSearch:
             # The lists hold fewer of what is wanted: more of them are walked.
             effort = replace(effort, probes=effort.probes * min(_WIDER, len(kept) // len(allowed)))
         met = lists.walk(turned.by(self._codec), effort, self._keep(kept))
-        new = self._best_of(uncovered, turned, effort.rescored)
-        if not len(met.passages):
-            return new, len(uncovered)
-        positions = self.coverage.positions[met.passages]
-        similarity = look_at(self.snapshot, positions, met.numbers, turned, self._segment_of)
-        firsts = np.flatnonzero(np.append(True, met.passages[1:] != met.passages[:-1]))
-        looks = np.maximum(np.maximum.reduceat(similarity, firsts, axis=0), met.floors).sum(axis=1)
-        best = positions[firsts[largest(looks, effort.rescored)]]
-        return np.concatenate([best, new]), len(firsts) + len(uncovered)
+        looked_at = 0
+        best = np.empty(0, dtype=np.int64)
+        if len(met.passages):
+            positions = self.coverage.positions[met.passages]
+            firsts = np.flatnonzero(np.append(True, met.passages[1:] != met.passages[:-1]))
+            similarity = look_at(self.snapshot, positions, met.numbers, turned, self._segment_of)
+            looks = np.maximum(np.maximum.reduceat(similarity, firsts, axis=0), met.floors).sum(axis=1)
+            wanted = effort.refined if self._has_sketch else effort.rescored
+            looked_at, best = len(firsts), positions[firsts[largest(looks, wanted)]]
+        chosen = self._best_of(np.concatenate([best, uncovered]), turned, effort.rescored)
+        return chosen, looked_at + len(uncovered)
 
     def _keep(self, kept: np.ndarray | None) -> Keep | None:
         """Which of the lists' passages to choose from, given which of the flat line; None where it is all of them."""
@@ -133,6 +150,6 @@ class CandidateSearch:
 
     def _best_of(self, positions: np.ndarray, turned: Turned, rescored: int) -> np.ndarray:
         """Those of some passages that look best, by all of their vectors."""
-        if len(positions) <= rescored or not has_sketch(self.snapshot, self._segment_of):
+        if len(positions) <= rescored or not self._has_sketch:
             return positions
         return positions[largest(sketch_chosen(self.snapshot, positions, turned, self._segment_of), rescored)]
