@@ -77,7 +77,7 @@ def python_of(peer: str, work: Path, wanted: bool) -> Path | None:
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if not python.exists() and wanted:
         venv.create(folder, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", peer, "numpy", "torch"], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", peer, "numpy"], check=True)
     return python if python.exists() else None
 
 
@@ -103,13 +103,14 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--scales", default="real")
     parser.add_argument("--budgets", default="8x32")
-    parser.add_argument("--rows", help="Parts of names of rows, with commas between; all by default.")
+    parser.add_argument("--rows", help="Names of rows, or parts of them, with semicolons between; all by default.")
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--again", action="store_true")
     arguments = parser.parse_args()
     kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     kept.setdefault("machine", {"system": platform.platform(), "cores": os.cpu_count(), "python": platform.python_version()})
-    chosen = [row for row in ROWS if not arguments.rows or any(part in row for part in arguments.rows.split(","))]
+    parts = arguments.rows.split(";") if arguments.rows else [""]
+    chosen = [row for row in ROWS if any(part == row or (part not in ROWS and part in row) for part in parts)]
     for scale in arguments.scales.split(","):
         for budget in arguments.budgets.split(","):
             work = make(arguments.vectors, arguments.data, arguments.work, scale, budget)

@@ -52,6 +52,7 @@ class Crisp(System):
 
     def __init__(self, codec: str, exact: bool = False) -> None:
         self.codec, self.exact = codec, exact
+        self.every = 6 if exact else 1
 
     def build(self, work, folder: Path) -> None:
         from crisp_rag.index import CrispIndex, Passage
@@ -164,6 +165,8 @@ class Dense(System):
 
 class Torch(System):
     """Exact MaxSim over float16 vectors in torch, block by block: the yardstick."""
+
+    every = 6
 
     def build(self, work, folder: Path) -> None:
         from search_data import exact
