@@ -89,6 +89,23 @@ def test_lists_are_walked_whatever_the_codec(large: CrispIndex) -> None:
     assert np.mean(shares) > 0.8
 
 
+def test_a_look_at_all_vectors_of_the_best_passages_finds_what_the_walk_did_not_meet(large: CrispIndex) -> None:
+    if large.stats().codec == "float16":
+        pytest.skip("has no sign plane to look at")
+    searcher = large._backend._candidates.searcher(large._current())
+    right = [set(ids(hits)) for hits in large.search_vectors(QUERIES, k=2, exact=True)]
+    rows = {f"p{n}": row for n, row in enumerate(large._current().flat.rows.tolist())}
+
+    def found(effort: Effort) -> int:
+        hits = [searcher.search_with(query, 2, effort)[0] for query in QUERIES]
+        return sum(
+            len({row for row, _ in some} & {rows[id_] for id_ in best}) for some, best in zip(hits, right, strict=True)
+        )
+
+    without, with_it = found(Effort(6, 200, 8, 8)), found(Effort(6, 200, 60, 8))
+    assert with_it > without
+
+
 def test_scores_are_those_of_an_exact_search(large: CrispIndex) -> None:
     right = {hit.id: hit.score for hit in large.search_vectors(QUERIES[:1], k=600)[0]}
     for hit in large.search_vectors(QUERIES[:1], k=5)[0]:
