@@ -95,6 +95,7 @@ class LocalBackend:
                 chosen = runs(starts[first:last], length)
                 same = segment.codec is coding
                 yield segment[chosen] if same else coding.encode(segment.vectors(chosen))
+                segment.forget()
 
         return write_segment(self._folder, parts(), coding)
 

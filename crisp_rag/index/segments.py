@@ -7,6 +7,7 @@ vectors and its checksum lie in SQLite; size and checksum are checked before the
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import tempfile
 import uuid
@@ -49,9 +50,10 @@ class Segment:
         planes: (vectors, bytes) uint8 maps, one for each plane of the codec.
     """
 
-    def __init__(self, codec: Codec, planes: Sequence[np.ndarray]) -> None:
+    def __init__(self, codec: Codec, planes: Sequence[np.ndarray], mapped: mmap.mmap | None = None) -> None:
         self.codec = codec
         self.planes = tuple(planes)
+        self._mapped = mapped
         self._decoded: np.ndarray | None = None
 
     @property
@@ -64,6 +66,12 @@ class Segment:
     def __getitem__(self, chosen: slice | np.ndarray) -> list[np.ndarray]:
         """The planes of some vectors."""
         return [picked(plane, chosen) for plane in self.planes]
+
+    def forget(self) -> None:
+        """Give back the memory of what was read, for those who read a large segment through; other readers lose nothing
+        but the time to map a page again."""
+        if self._mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._mapped.madvise(mmap.MADV_DONTNEED)
 
     def vectors(self, chosen: slice | np.ndarray) -> np.ndarray:
         """(n, dim) float32 vectors as the encoder gave them, but for what the codec loses."""
@@ -152,12 +160,14 @@ def map_segment(folder: Path, info: SegmentInfo, dim: int) -> Segment:
         raise IndexCorruptError(f"{path} was altered: its checksum does not match; restore it from a copy.")
     if not info.vectors:
         return Segment(codec, [np.empty((0, width), dtype=np.uint8) for width in codec.planes])
-    data = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))  # a plain array: every slice of a memmap is slower
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    data = np.frombuffer(mapped, dtype=np.uint8)
     ends = np.cumsum(codec.planes) * info.vectors
     planes = [
         data[end - width * info.vectors : end].reshape(-1, width) for end, width in zip(ends, codec.planes, strict=True)
     ]
-    return Segment(codec, planes)
+    return Segment(codec, planes, mapped)
 
 
 def check_size(folder: Path, info: SegmentInfo, dim: int) -> None:

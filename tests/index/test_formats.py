@@ -12,6 +12,7 @@ import pytest
 from crisp_rag.errors import IndexCorruptError, InvalidInputError
 from crisp_rag.index import CrispIndex, Passage
 from crisp_rag.index.codecs import CODECS, codec_for
+from crisp_rag.index.segments import SegmentInfo, map_segment, write_segment
 
 QUERIES = ["oak", "oak pine fir", "alder birch cedar alder"]
 
@@ -151,3 +152,21 @@ def test_a_segment_of_an_unknown_codec_is_an_altered_index(index: CrispIndex, en
     connection.close()
     with pytest.raises(IndexCorruptError, match=r"index\.sqlite was altered"):
         CrispIndex.open(index.path, encoder)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is told by Linux alone")
+def test_a_segment_that_was_read_through_gives_its_memory_back(tmp_path: Path) -> None:
+    def mapped_mib() -> float:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("RssFile")) / 1024
+
+    coding, random = codec_for("float16", 1024), np.random.default_rng(0)
+    vectors = random.normal(size=(16_384, 1024)).astype(np.float16)
+    written = write_segment(tmp_path, [coding.encode(vectors)], coding)
+    segment = map_segment(tmp_path, SegmentInfo(1, *written), 1024)
+    before = mapped_mib()
+    assert (segment.codec.decode(segment[:]) == vectors).all()
+    assert mapped_mib() > before + 28
+    segment.forget()
+    assert mapped_mib() < before + 4
+    assert (segment.codec.decode(segment[:]) == vectors).all()

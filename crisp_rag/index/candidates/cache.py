@@ -154,6 +154,7 @@ class CandidateCache:
                     picked = runs(flat.starts[part], counts)
                     sample[filled : filled + len(picked)] = segment.turned_for(codec, picked)
                     filled += len(picked)
+                    segment.forget()
         return train(sample, wanted, self._closed.is_set)
 
     def _vectors(self, snapshot: Snapshot, codec: Codec) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -168,6 +169,7 @@ class CandidateCache:
                 self._go_on()
                 part = slice(first, first + _ASSIGNED_AT_ONCE)
                 yield owners[part], numbers[part].astype(np.int32), segment.turned_for(codec, where[part])
+                segment.forget()
 
     def _recalls(self, snapshot: Snapshot, lists: CandidateLists) -> tuple[float, ...]:
         searcher = CandidateSearch(snapshot, lists, self._segment_of, self._dim)
