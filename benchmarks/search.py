@@ -106,6 +106,7 @@ def main() -> None:
     parser.add_argument("--rows", help="Names of rows, or parts of them, with semicolons between; all by default.")
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--again", action="store_true")
+    parser.add_argument("--keep", action="store_true", help="Keep crisp-rag's indexes, and do not build them again.")
     arguments = parser.parse_args()
     kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     kept.setdefault("machine", {"system": platform.platform(), "cores": os.cpu_count(), "python": platform.python_version()})
@@ -124,6 +125,8 @@ def main() -> None:
                     continue
                 out = work.folder / "row.json"
                 command = [str(python), str(ROOT / "search_systems.py"), row, str(work.folder), str(out)]
+                if arguments.keep and row.startswith("crisp-rag"):
+                    command.append(str(work.folder / "kept" / row.replace(", ", "-")))
                 done = subprocess.run(command, cwd=ROOT)
                 if done.returncode:
                     print(f"{row}: failed", file=sys.stderr)

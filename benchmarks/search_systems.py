@@ -1,6 +1,8 @@
 """One row of the search benchmark in a process of its own, so that its memory is its own.
 
-python benchmarks/search_systems.py ROW FOLDER OUT      # FOLDER as search_data.py makes it
+python benchmarks/search_systems.py ROW FOLDER OUT [KEPT]      # FOLDER as search_data.py makes it
+
+With KEPT, a folder, what was built stays there, and is not built again.
 
 Peers run in environments of their own, by the same file: it needs numpy alone until a row asks for more.
 """
@@ -41,6 +43,12 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
+class Cached:
+    """An encoder that is not asked for anything."""
+
+    name, source, fingerprint, dim, pooling, max_document_tokens = "cached", None, "0" * 16, 384, "cached", 256
+
+
 class System:
     """What a row is: it builds, then searches.  ``every`` asks every so manieth query alone, where each takes seconds."""
 
@@ -57,9 +65,6 @@ class Crisp(System):
     def build(self, work, folder: Path) -> None:
         from crisp_rag.index import CrispIndex, Passage
 
-        class Cached:  # an encoder that is not asked for anything
-            name, source, fingerprint, dim, pooling, max_document_tokens = "cached", None, "0" * 16, 384, "cached", 256
-
         self.index = CrispIndex.create(folder / "index", Cached(), codec=self.codec, indexed_fields=["n"])
         for first, vectors, starts, counts in work.blocks(8192):
             passages = [Passage(str(n), "-", {"n": n % 100}) for n in range(first, first + len(counts))]
@@ -68,6 +73,11 @@ class Crisp(System):
         if not self.exact:
             self.index.prepare()
         self.index.close()
+        self.open(folder)
+
+    def open(self, folder: Path) -> None:
+        from crisp_rag.index import CrispIndex
+
         self.index = CrispIndex.open(folder / "index", Cached())
         # The text of a passage is a dash: what counts is what the vectors and the lists take.
         self.bytes = self.index.stats().bytes_vectors + size(folder / "index" / "candidates")
@@ -292,16 +302,29 @@ ROWS = {
 PEERS = {"fast-plaid": "fast-plaid", "LanceDB": "lancedb", "Qdrant local": "qdrant-client"}
 
 
-def measure(row: str, folder: Path) -> dict:
+def built(system: System, work, folder: Path) -> dict:
+    """Figures of the build; where it was built before, they lie beside it."""
+    said = folder / "built.json"
+    if said.exists():
+        system.open(folder)
+        return json.loads(said.read_text(encoding="utf-8"))
+    started = time.perf_counter()
+    system.build(work, folder)
+    figures = {"build_s": time.perf_counter() - started, "build_mib": peak_mib()}
+    said.write_text(json.dumps(figures), encoding="utf-8")
+    return figures
+
+
+def measure(row: str, folder: Path, kept: Path | None) -> dict:
     from search_data import Work
 
     work = Work(folder)
-    with tempfile.TemporaryDirectory(dir=folder) as kept:
+    with tempfile.TemporaryDirectory(dir=folder) as passing:
         system = ROWS[row]()
         queries = work.queries[:: system.every]
-        started = time.perf_counter()
-        system.build(work, Path(kept))
-        built, build_peak = time.perf_counter() - started, peak_mib()
+        if kept is not None:
+            kept.mkdir(parents=True, exist_ok=True)
+        figures = built(system, work, kept or Path(passing))
         forget_peak()
         for query in queries[:WARM]:
             system.search([query], K)
@@ -315,9 +338,9 @@ def measure(row: str, folder: Path) -> dict:
         system.search(queries, K)
         batch = len(queries) / (time.perf_counter() - begun)
         said = {
-            "build_s": built, "bytes_a_passage": system.bytes / len(work.counts), "batch_qps": batch,
+            **figures, "bytes_a_passage": system.bytes / len(work.counts), "batch_qps": batch,
             "p50_ms": 1e3 * float(np.percentile(took, 50)), "p99_ms": 1e3 * float(np.percentile(took, 99)),
-            "cpu_ms": 1e3 * cpu, "build_mib": build_peak, "search_mib": peak_mib(),
+            "cpu_ms": 1e3 * cpu, "search_mib": peak_mib(),
             "every": system.every,
             "found": {str(k): system.search(queries, k) for k in (K, 100)},
         }  # fmt: skip
@@ -329,10 +352,10 @@ def measure(row: str, folder: Path) -> dict:
                 found = [system.filtered([query], K, share)[0] for query in queries]
                 said[f"filter_{share}pct_ms"] = 1e3 * (time.perf_counter() - begun) / len(queries)
                 said[f"filter_{share}pct_least"] = min(map(len, found))
-        shutil.rmtree(kept, ignore_errors=True)
+        shutil.rmtree(passing, ignore_errors=True)
     return said
 
 
 if __name__ == "__main__":
-    row, folder, out = sys.argv[1:]
-    Path(out).write_text(json.dumps(measure(row, Path(folder))), encoding="utf-8")
+    row, folder, out, *kept = sys.argv[1:]
+    Path(out).write_text(json.dumps(measure(row, Path(folder), Path(kept[0]) if kept else None)), encoding="utf-8")

@@ -23,7 +23,6 @@ SKETCHED_VECTORS = 4_096
 """The same for a first look, whose unpacked bits stay in the cache: 1.5 MB."""
 
 QUERIES_AT_ONCE = 64
-_FORGET_EVERY = 64  # blocks of a segment that is scored whole: 250 MB at 5 bits a dimension
 _MOSTLY = 0.6  # the share of vectors among padded ones from which on passages are padded to the longest
 
 SegmentOf = Callable[[SegmentView], Segment]
@@ -79,9 +78,7 @@ def score_all(
         if not len(live):
             continue
         segment = segment_of(view)
-        for number, part in enumerate(_blocks(live, view.counts, BLOCK_VECTORS), start=1):
-            if number % _FORGET_EVERY == 0:
-                segment.forget()
+        for part in _blocks(live, view.counts, BLOCK_VECTORS):
             best = best_of_part(stacked, segment, view.starts[part], view.counts[part])
             yield view.rows[part], np.add.reduceat(best, borders, axis=0)
 

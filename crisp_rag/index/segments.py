@@ -28,6 +28,9 @@ DTYPE = np.dtype("<f2")
 SUFFIXES = {name: ".f16" if name == FORMAT_1_CODEC else f".{name}" for name in CODECS}
 """The end of the names of segment files, by codec."""
 _READ = 1 << 20
+_READ_AT_MOST = 131_072
+"""Vectors that are read with all bits before their pages are given back: those of 4,096 passages, of which each may have
+brought 64 KB of neighbours.  What a first look reads stays in memory."""
 _ENCODE = 8_192  # vectors encoded at once: enough for the matrix product, and 12 MB of float32 at 384 dims
 
 
@@ -54,6 +57,7 @@ class Segment:
         self.codec = codec
         self.planes = tuple(planes)
         self._mapped = mapped
+        self._read = 0
         self._decoded: np.ndarray | None = None
 
     @property
@@ -65,13 +69,26 @@ class Segment:
 
     def __getitem__(self, chosen: slice | np.ndarray) -> list[np.ndarray]:
         """The planes of some vectors."""
-        return [picked(plane, chosen) for plane in self.planes]
+        found = [picked(plane, chosen) for plane in self.planes]
+        self._read += len(found[0])
+        if self._read > _READ_AT_MOST:
+            self._read = 0
+            sketch = self.codec.sketch
+            self.forget(first=0 if sketch is None else max(sketch[:2]) + 1)
+        return found
 
-    def forget(self) -> None:
-        """Give back the memory of what was read, for those who read a large segment through; other readers lose nothing
-        but the time to map a page again."""
-        if self._mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
-            self._mapped.madvise(mmap.MADV_DONTNEED)
+    def forget(self, first: int = 0) -> None:
+        """Give back the memory of what was read; a page that is read again is mapped again, which costs a little time.
+
+        Args:
+            first: The first of the planes to forget; those before it stay.
+        """
+        if self._mapped is None or not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        start = sum(plane.nbytes for plane in self.planes[:first])
+        start += -start % mmap.PAGESIZE
+        if start < len(self._mapped):
+            self._mapped.madvise(mmap.MADV_DONTNEED, start)
 
     def vectors(self, chosen: slice | np.ndarray) -> np.ndarray:
         """(n, dim) float32 vectors as the encoder gave them, but for what the codec loses."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from crisp_rag.errors import IndexCorruptError, InvalidInputError
-from crisp_rag.index import CrispIndex, Passage
+from crisp_rag.index import CrispIndex, Passage, segments
 from crisp_rag.index.codecs import CODECS, codec_for
 from crisp_rag.index.segments import SegmentInfo, map_segment, write_segment
 
@@ -154,12 +154,13 @@ def test_a_segment_of_an_unknown_codec_is_an_altered_index(index: CrispIndex, en
         CrispIndex.open(index.path, encoder)
 
 
+def mapped_mib() -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssFile")) / 1024
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is told by Linux alone")
 def test_a_segment_that_was_read_through_gives_its_memory_back(tmp_path: Path) -> None:
-    def mapped_mib() -> float:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("RssFile")) / 1024
-
     coding, random = codec_for("float16", 1024), np.random.default_rng(0)
     vectors = random.normal(size=(16_384, 1024)).astype(np.float16)
     written = write_segment(tmp_path, [coding.encode(vectors)], coding)
@@ -170,3 +171,21 @@ def test_a_segment_that_was_read_through_gives_its_memory_back(tmp_path: Path) -
     segment.forget()
     assert mapped_mib() < before + 4
     assert (segment.codec.decode(segment[:]) == vectors).all()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is told by Linux alone")
+def test_what_is_read_again_and_again_with_all_bits_does_not_fill_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments, "_READ_AT_MOST", 1024)
+    coding, random = codec_for("5bit", 1024), np.random.default_rng(0)
+    vectors = random.normal(size=(40_960, 1024)).astype(np.float32)
+    segment = map_segment(tmp_path, SegmentInfo(1, *write_segment(tmp_path, [coding.encode(vectors)], coding)), 1024)
+    segment.planes[0].max()
+    before = mapped_mib()
+    right = [plane.copy() for plane in segment.planes]
+    segment.forget(first=2)
+    for first in range(0, 40_960, 128):
+        part = np.arange(first, first + 128)
+        assert all((got == plane[part]).all() for got, plane in zip(segment[part], right, strict=True))
+    assert mapped_mib() < before + 4
