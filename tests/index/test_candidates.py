@@ -329,3 +329,29 @@ def test_vectors_go_to_their_nearest_cluster() -> None:
     clusters = train(sample, 64)
     near = clusters.centroids[clusters.assign(sample)]
     assert np.linalg.norm(near - sample, axis=1).max() < 1
+
+
+def test_copies_of_where_a_query_was_made_count_for_nothing(
+    tmp_path: Path, encoder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each passage lies there twelve times: what finds those alone would seem to find all."""
+    monkeypatch.setattr(planner, "EXACT_VECTORS", 100)
+    wanted: list[np.ndarray] = []
+    measure = calibration.measure
+
+    def watched(queries: Any, passages: int, vectors_of: Any, truth: Any, answer: Any) -> Any:
+        def answered(query: np.ndarray, k: int, effort: Effort, others: np.ndarray) -> np.ndarray:
+            wanted.append(others)
+            return answer(query, k, effort, others)
+
+        return measure(queries, passages, vectors_of, truth, answered)
+
+    monkeypatch.setattr(calibration, "measure", watched)
+    monkeypatch.setattr(calibration, "QUERIES", 8)
+    with CrispIndex.create(tmp_path / "index", encoder) as index:
+        index.add(passages(600), vectors=made(50) * 12)
+        index.prepare()
+    assert len(wanted) == 8 * len(EFFORTS)
+    for others in wanted:
+        held_out = np.bincount(np.setdiff1d(np.arange(600), others) % 50)
+        assert set(held_out.tolist()) == {0, 12}, "all copies of a passage, and of those that are like it"

@@ -180,7 +180,7 @@ class CandidateCache:
             start = int(flat.starts[passage])
             return segment.vectors(slice(start, start + int(flat.counts[passage])))
 
-        def truth(queries: Sequence[np.ndarray], k: int) -> list[list[int]]:
+        def truth(queries: Sequence[np.ndarray], k: int) -> list[np.ndarray]:
             best: list[list[tuple[int, float]]] = []
             for first in range(0, len(queries), QUERIES_AT_ONCE):
                 part = queries[first : first + QUERIES_AT_ONCE]
@@ -189,14 +189,17 @@ class CandidateCache:
                     self._go_on()
                     kept = [_merged(old, best_of(rows, line, k), k) for old, line in zip(kept, scores, strict=True)]
                 best += kept
-            return [[row for row, _ in line] for line in best]
+            return [positions(line) for line in best]
 
-        def answer(query: np.ndarray, k: int, effort: Effort) -> list[int]:
+        def answer(query: np.ndarray, k: int, effort: Effort, others: np.ndarray) -> np.ndarray:
             self._go_on()
-            return [row for row, _ in searcher.search_with(query, k, effort)[0]]
+            return positions(searcher.search_with(query, k, effort, others)[0])
+
+        def positions(hits: Sequence[tuple[int, float]]) -> np.ndarray:
+            return flat.positions_of(np.array([row for row, _ in hits], dtype=np.int64))[0]
 
         queries = calibration.made_queries(vectors_of, len(flat), calibration.QUERIES)
-        return calibration.measure([(int(flat.rows[own]), query) for own, query in queries], truth, answer)
+        return calibration.measure(queries, len(flat), vectors_of, truth, answer)
 
     def _go_on(self) -> None:
         if self._closed.is_set():
