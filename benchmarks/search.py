@@ -117,6 +117,7 @@ def main() -> None:
             work = make(arguments.vectors, arguments.data, arguments.work, scale, budget)
             entry = kept.setdefault("tables", {}).setdefault(f"{scale}, {budget}", {"rows": {}})
             entry.update({key: work.info[key] for key in ("passages", "real", "collections")})
+            entry["exact_ndcg_10"] = ndcg(work.truth.tolist(), work.info["judged"])
             for row in chosen:
                 if row in entry["rows"] and not arguments.again:
                     continue
@@ -134,7 +135,8 @@ def main() -> None:
                 entry["rows"][row] = judge(json.loads(out.read_text(encoding="utf-8")), row, work)
                 kept["exponents_of_p50"] = growth(kept["tables"])
                 RESULTS.write_text(json.dumps(kept, indent=1), encoding="utf-8")
-            print(f"\n{scale}, {budget}: {work.info['passages']:,} passages, {work.info['real']:,} of them real")
+            print(f"\n{scale}, {budget}: {work.info['passages']:,} passages, {work.info['real']:,} of them real; "
+                  f"nDCG@10 of exact MaxSim over float16: {entry['exact_ndcg_10']:.4f}")  # fmt: skip
             show(entry["rows"])
     print("p50 grows as passages to the power of", json.dumps(kept.get("exponents_of_p50", {}), indent=1))
 
