@@ -42,7 +42,7 @@ from crisp_rag.index.copying import copy_index
 from crisp_rag.index.declared import check_fields, declared_fields
 from crisp_rag.index.filters import check_filter
 from crisp_rag.index.locking import WriterLock
-from crisp_rag.index.lookups import matching_rows, passages_of
+from crisp_rag.index.lookups import FilteredRows, matching_rows, passages_of
 from crisp_rag.index.opening import bytes_of, exists, make_store, open_store
 from crisp_rag.index.planner import check_recall
 from crisp_rag.index.snapshots import Snapshot
@@ -73,6 +73,7 @@ class CrispIndex:
         self._writer = Writer(path, store, self._backend, self._lock)
         self._guard = threading.RLock()
         self._snapshot: Snapshot | None = None
+        self._filtered = FilteredRows()
 
     @classmethod
     def create(
@@ -528,12 +529,13 @@ class CrispIndex:
 
         def attempt(snapshot: Snapshot) -> list[Hits] | None:
             allowed = None
-            if where is not None:
+            if where is not None and (allowed := self._filtered.get(snapshot.generation, where)) is None:
                 with self._store.transaction():
                     if self._store.generation() != snapshot.generation:
                         return None
                     rows = matching_rows(self._store, where)
                 allowed = np.asarray(sorted(rows), dtype=np.int64)
+                self._filtered.put(snapshot.generation, where, allowed)
             found = self._backend.search(snapshot, arrays, k, allowed, exact=exact, target_recall=recall)
             records = self._store.records(sorted({row for hits, _ in found for row, _ in hits}))
             if any(row not in records for hits, _ in found for row, _ in hits):

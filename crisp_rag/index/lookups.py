@@ -2,12 +2,55 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
+
+import numpy as np
 
 from crisp_rag.index.declared import declared_fields, lookup
 from crisp_rag.index.filters import matches, parse_filter, predicate, to_sql
 from crisp_rag.index.store import Store
 from crisp_rag.index.types import Passage, Where, copied
+
+_KEPT_ROWS = 1 << 22
+"""Rows that are kept of all filters together: 32 MB."""
+
+
+class FilteredRows:
+    """The rows that filters kept, for as long as nobody changes the index: most searches repeat a filter, a tenant's say."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._generation = -1
+        self._rows: OrderedDict[str, np.ndarray] = OrderedDict()
+
+    def get(self, generation: int, where: Where) -> np.ndarray | None:
+        """The sorted int64 rows of a filter, None where they are not known."""
+        name = _name(where)
+        with self._guard:
+            if name is None or generation != self._generation or name not in self._rows:
+                return None
+            self._rows.move_to_end(name)
+            return self._rows[name]
+
+    def put(self, generation: int, where: Where, rows: np.ndarray) -> None:
+        """Keep them; those that were used longest ago go."""
+        name = _name(where)
+        with self._guard:
+            if name is None:
+                return
+            if generation != self._generation:
+                self._generation = generation
+                self._rows.clear()
+            self._rows[name] = rows
+            while len(self._rows) > 1 and sum(map(len, self._rows.values())) > _KEPT_ROWS:
+                self._rows.popitem(last=False)
+
+
+def _name(where: Where) -> str | None:
+    """The same for filters that say the same in the same words; None for a function, which may change its mind."""
+    return None if callable(where) else repr(parse_filter(where))
 
 
 def matching_rows(store: Store, where: Where) -> list[int]:

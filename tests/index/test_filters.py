@@ -240,3 +240,34 @@ def test_a_string_with_nul_in_it_is_compared_whole(index: CrispIndex) -> None:
             ]
             assert [passage.id for passage in index.passages(where)] == kept, where
     assert [hit.id for hit in index.search("oak", where={"tenant": "a"})] == ["one"]
+
+
+def test_a_filter_that_is_asked_again_reads_no_metadata_until_the_index_changes(
+    index: CrispIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from crisp_rag.index import crisp_index, lookups
+
+    asked: list[Any] = []
+    matching_rows = crisp_index.matching_rows
+    monkeypatch.setattr(
+        crisp_index, "matching_rows", lambda store, where: asked.append(where) or matching_rows(store, where)
+    )
+    index.add_texts(["oak", "pine", "fir"], ids=["a", "b", "c"], metadatas=[{"n": 1}, {"n": 2}, {"n": True}])
+    where = {"n": {"$in": [1]}}
+
+    def found(where: Any) -> list[str]:
+        return sorted(hit.id for hit in index.search("oak", where=where))
+
+    assert found(where) == found({"n": {"$in": [1]}}) == ["a"] and len(asked) == 1
+    where["n"]["$in"].append(2)
+    assert found(where) == ["a", "b"] and len(asked) == 2
+    assert found({"n": True}) == ["c"] and found({"n": 1}) == ["a"] and len(asked) == 4
+    index.add_texts(["elm"], ids=["d"], metadatas=[{"n": 2}])
+    assert found(where) == ["a", "b", "d"] and len(asked) == 5
+    wanted = 2
+    keeps = lambda metadata: metadata["n"] == wanted  # noqa: E731
+    assert found(keeps) == ["b", "d"]
+    wanted = 5
+    assert found(keeps) == [], "a function is asked every time"
+    monkeypatch.setattr(lookups, "_KEPT_ROWS", 2)
+    assert found({"n": 2}) == ["b", "d"] and found({"n": {"$gte": 1}}) == ["a", "b", "d"] and found({"n": 2}) == ["b", "d"]

@@ -30,6 +30,8 @@ from crisp_rag.index.snapshots import Snapshot
 
 _SPARE = 4
 """Passages looked at for each one wanted, at least."""
+_ALL_OF = 4
+"""Up to so many times the passages that get a second look, looking at all there are takes no longer than a walk."""
 _WIDER = 4
 """How many times as many lists are walked at most where a filter keeps few."""
 
@@ -104,7 +106,7 @@ class CandidateSearch:
         turned = Turned(query)
         choice = len(self.snapshot.flat) if allowed is None else len(allowed)
         found = None
-        if self.lists is not None and choice > effort.shortlist:
+        if self.lists is not None and choice > _ALL_OF * effort.refined:
             found = self._walked(self.lists, turned, effort, allowed)
         # A filter whose passages lie far from the query: the lists that were walked hold too few of them.
         if found is None or found[1] < least:
