@@ -348,9 +348,13 @@ def measure(row: str, folder: Path, kept: Path | None) -> dict:
             said["found"]["1000"] = system.search(queries, 1000)
         if hasattr(system, "filtered"):
             for share in (1, 10):
-                begun = time.perf_counter()
-                found = [system.filtered([query], K, share)[0] for query in queries]
-                said[f"filter_{share}pct_ms"] = 1e3 * (time.perf_counter() - begun) / len(queries)
+                took, found = [], []
+                for query in queries:
+                    begun = time.perf_counter()
+                    found += system.filtered([query], K, share)
+                    took.append(time.perf_counter() - begun)
+                said[f"filter_{share}pct_first_ms"] = 1e3 * took[0]  # looks the filter up, and checks the database once
+                said[f"filter_{share}pct_p50_ms"] = 1e3 * float(np.percentile(took, 50))
                 said[f"filter_{share}pct_least"] = min(map(len, found))
         shutil.rmtree(passing, ignore_errors=True)
     return said

@@ -8,6 +8,7 @@ tried on them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -17,7 +18,6 @@ from crisp_rag.index.candidates.lists import EFFORTS, Effort
 
 QUERIES = 64
 AT = 10
-_VECTORS = 8
 _MOVED = 0.6
 """The length of what is added to a vector, in lengths of it."""
 _REPEATS = 0.8
@@ -53,7 +53,8 @@ def made_queries(vectors_of: VectorsOf, passages: int, queries: int) -> list[Mad
     made = []
     for passage in random.choice(passages, size=min(queries, passages), replace=False).tolist():
         own = vectors_of(passage)
-        chosen = own[random.choice(len(own), size=min(_VECTORS, len(own)), replace=False)]
+        # As many as a query has: 8 of a passage's 32, 4 of its 8, the paper's pairs of budgets.
+        chosen = own[random.choice(len(own), size=min(len(own), round(math.sqrt(2 * len(own)))), replace=False)]
         moved = random.normal(size=chosen.shape) / np.sqrt(chosen.shape[1])
         query = (chosen + _MOVED * np.linalg.norm(chosen, axis=1, keepdims=True) * moved).astype(np.float32)
         made.append(Made(query, chosen))
