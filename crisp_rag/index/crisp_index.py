@@ -528,14 +528,16 @@ class CrispIndex:
             return []
 
         def attempt(snapshot: Snapshot) -> list[Hits] | None:
-            allowed = None
-            if where is not None and (allowed := self._filtered.get(snapshot.generation, where)) is None:
+            def look_up() -> np.ndarray | None:
+                assert where is not None
                 with self._store.transaction():
                     if self._store.generation() != snapshot.generation:
                         return None
-                    rows = matching_rows(self._store, where)
-                allowed = np.asarray(sorted(rows), dtype=np.int64)
-                self._filtered.put(snapshot.generation, where, allowed)
+                    return np.asarray(sorted(matching_rows(self._store, where)), dtype=np.int64)
+
+            allowed = None
+            if where is not None and (allowed := self._filtered.of(snapshot.generation, where, look_up)) is None:
+                return None
             found = self._backend.search(snapshot, arrays, k, allowed, exact=exact, target_recall=recall)
             records = self._store.records(sorted({row for hits, _ in found for row, _ in hits}))
             if any(row not in records for hits, _ in found for row, _ in hits):

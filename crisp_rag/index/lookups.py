@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -23,29 +23,29 @@ class FilteredRows:
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._generation = -1
-        self._rows: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._rows: OrderedDict[str | None, np.ndarray] = OrderedDict()
 
-    def get(self, generation: int, where: Where) -> np.ndarray | None:
-        """The sorted int64 rows of a filter, None where they are not known."""
+    def of(self, generation: int, where: Where, look_up: Callable[[], np.ndarray | None]) -> np.ndarray | None:
+        """The sorted int64 rows of a filter: those that are known, else what ``look_up`` finds, None where it finds none.
+
+        Those that were used longest ago go.
+        """
         name = _name(where)
         with self._guard:
-            if name is None or generation != self._generation or name not in self._rows:
-                return None
-            self._rows.move_to_end(name)
-            return self._rows[name]
-
-    def put(self, generation: int, where: Where, rows: np.ndarray) -> None:
-        """Keep them; those that were used longest ago go."""
-        name = _name(where)
+            if generation == self._generation and name in self._rows:
+                self._rows.move_to_end(name)
+                return self._rows[name]
+        rows = look_up()
+        if rows is None or name is None:
+            return rows
         with self._guard:
-            if name is None:
-                return
             if generation != self._generation:
                 self._generation = generation
                 self._rows.clear()
             self._rows[name] = rows
             while len(self._rows) > 1 and sum(map(len, self._rows.values())) > _KEPT_ROWS:
                 self._rows.popitem(last=False)
+        return rows
 
 
 def _name(where: Where) -> str | None:

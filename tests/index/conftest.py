@@ -20,7 +20,6 @@ from crisp_rag.index import CrispIndex, Passage
 from crisp_rag.index.codecs import DEFAULT_CODEC, codec_for
 
 DIM = 16
-BYTES_A_VECTOR = sum(codec_for(DEFAULT_CODEC, DIM).planes)
 
 
 class FakeEncoder:
@@ -93,7 +92,7 @@ def index(tmp_path: Path, encoder: FakeEncoder) -> Iterator[CrispIndex]:
 @pytest.fixture
 def bytes_a_vector() -> int:
     """What a vector takes in the file of an index of the default codec."""
-    return BYTES_A_VECTOR
+    return sum(codec_for(DEFAULT_CODEC, DIM).planes)
 
 
 @pytest.fixture
