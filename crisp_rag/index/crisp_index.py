@@ -94,8 +94,8 @@ class CrispIndex:
             exist_ok: Open an index that is there already instead of raising.
             wait: Seconds to wait for another process that writes, 0 to fail at once.
             indexed_fields: Metadata fields that filters use often; see :meth:`declare`.
-            codec: How vectors are stored: ``5bit``, ``4bit``, ``float16``, ``int8``, ``ternary`` or
-                ``1bit``; see :mod:`crisp_rag.index.codecs`.  An index that is there already keeps its own.
+            codec: How vectors are stored: ``5bit``, ``4bit``, ``7bit``, ``float16``, ``int8``,
+                ``ternary`` or ``1bit``; see :mod:`crisp_rag.index.codecs`.  An index that is there already keeps its own.
 
         Raises:
             IndexExistsError: if there is something at the path.

@@ -39,7 +39,7 @@ def passages(count: int, first: int = 0) -> list[Passage]:
 QUERIES = [query + 0.2 for query in made(12, seed=99)]
 
 
-@pytest.fixture(params=["5bit", "4bit", "1bit", "float16"])
+@pytest.fixture(params=["5bit", "4bit", "7bit", "1bit", "float16"])
 def large(request: Any, tmp_path: Path, encoder: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[CrispIndex]:
     """An index of 600 passages that counts as a large one, with its lists."""
     monkeypatch.setattr(planner, "EXACT_VECTORS", 100)
