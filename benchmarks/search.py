@@ -9,6 +9,9 @@ interrupted and run again; ``--again`` measures rows anew.  ``--peers`` makes an
 Recall is against exact MaxSim over the float16 vectors; for candidate stages it is the share of the true best ten
 among as many candidates.  nDCG@10 is the mean over queries with a judged passage, among the passages of all
 collections together.  Scales above the number of real passages are made of real vectors moved by noise.
+
+Tables in results/search.json with a remark behind their budget, such as ``real, 8x32, faster machine``, are of another
+machine: the command neither changes them nor mixes them with the others.
 """
 
 from __future__ import annotations
@@ -59,11 +62,11 @@ def judge(said: dict, row: str, work: Work) -> dict:
 
 
 def growth(tables: dict[str, dict]) -> dict[str, dict[str, float]]:
-    """For each budget and row the exponent of latency: p50 grows as passages to that power, fitted over its scales."""
+    """For each budget, of each machine, and row the exponent of latency: p50 grows as passages to that power."""
     points: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for name, entry in tables.items():
         for row, said in entry["rows"].items():
-            points.setdefault((name.split(", ")[1], row), []).append((entry["passages"], said["p50_ms"]))
+            points.setdefault((name.partition(", ")[2], row), []).append((entry["passages"], said["p50_ms"]))
     exponents: dict[str, dict[str, float]] = {}
     for (budget, row), line in points.items():
         if len(line) > 1:
