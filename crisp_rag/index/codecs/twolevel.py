@@ -52,11 +52,12 @@ class TwoLevelCodec(RotatedCodec):
         # The four pairs of bits of a byte of signs, each where the index into that table has it.
         two_bits = np.arange(256)[:, None] >> np.array([6, 4, 2, 0]) & 3
         self._signs = (two_bits << 2 * self._bits).astype(np.uint16).view(np.uint64).ravel()
+        none = np.zeros((1, dim), dtype=np.float32)
+        self.planes = (pack_signs(none).shape[1], 4, self._packed(self._codes(none)).shape[1])
 
     def encode(self, vectors: np.ndarray) -> list[np.ndarray]:
         turned, spread = self.spread(vectors)
-        codes = self._nearest[np.minimum(np.abs(spread) * _STEPS, len(self._nearest) - 1).astype(np.uint16)]
-        planes = [pack_signs(turned), np.empty((0, 4), np.uint8), self._packed(np.pad(codes, ((0, 0), (0, self.dim % 2))))]
+        planes = [pack_signs(turned), np.empty((0, 4), np.uint8), self._packed(self._codes(spread))]
         planes[1] = bytes_of(fitted_scales(turned, self.levels(planes)))
         return planes
 
@@ -68,13 +69,21 @@ class TwoLevelCodec(RotatedCodec):
     def scales(self, planes: Sequence[np.ndarray]) -> np.ndarray:
         return scales_of(planes[1])
 
+    def _codes(self, spread: np.ndarray) -> np.ndarray:
+        """(n, even) uint8 numbers of the nearest magnitudes, from (n, dim) in units of the spread."""
+        codes = self._nearest[np.minimum(np.abs(spread) * _STEPS, len(self._nearest) - 1).astype(np.uint16)]
+        return np.pad(codes, ((0, 0), (0, self.dim % 2)))
+
+    def _paired(self, codes: np.ndarray) -> np.ndarray:
+        """(n, pairs) numbers of pairs, the first in the upper bits, in the type of the (n, even) numbers of magnitudes."""
+        return codes[:, 0::2] << self._bits | codes[:, 1::2]
+
     def _packed(self, codes: np.ndarray) -> np.ndarray:
         """(n, bytes) uint8 from the (n, even) uint8 numbers of magnitudes."""
         raise NotImplementedError
 
     def _unpacked(self, plane: np.ndarray) -> np.ndarray:
-        """(n, pairs) numbers of pairs of magnitudes, the first in the upper bits; there may be more of them, of what the
-        plane was filled up with."""
+        """(n, pairs) as :meth:`_paired` gives them; there may be more, of what the plane was filled up with."""
         raise NotImplementedError
 
 
@@ -87,12 +96,8 @@ class FourBitCodec(TwoLevelCodec):
     )  # fmt: skip
     error = 0.0095
 
-    def __init__(self, dim: int) -> None:
-        super().__init__(dim)
-        self.planes = (-(-dim // 8), 4, 3 * -(-dim // 8))
-
     def _packed(self, codes: np.ndarray) -> np.ndarray:
-        return _pack_sixes(codes[:, 0::2] << self._bits | codes[:, 1::2])
+        return _pack_sixes(self._paired(codes))
 
     def _unpacked(self, plane: np.ndarray) -> np.ndarray:
         return _unpack_sixes(plane)
@@ -109,12 +114,8 @@ class FiveBitCodec(TwoLevelCodec):
     )  # fmt: skip
     error = 0.0025
 
-    def __init__(self, dim: int) -> None:
-        super().__init__(dim)
-        self.planes = (-(-dim // 8), 4, -(-dim // 2))
-
     def _packed(self, codes: np.ndarray) -> np.ndarray:
-        return codes[:, 0::2] << self._bits | codes[:, 1::2]
+        return self._paired(codes)
 
     def _unpacked(self, plane: np.ndarray) -> np.ndarray:
         return plane
@@ -137,16 +138,11 @@ class SevenBitCodec(TwoLevelCodec):
     )  # fmt: skip
     error = 0.000163
 
-    def __init__(self, dim: int) -> None:
-        super().__init__(dim)
-        self.planes = (-(-dim // 8), 4, 3 * -(-dim // 4))
-
     def _packed(self, codes: np.ndarray) -> np.ndarray:
         return _pack_sixes(codes)
 
     def _unpacked(self, plane: np.ndarray) -> np.ndarray:
-        codes = _unpack_sixes(plane).astype(np.uint16)
-        return codes[:, 0::2] << self._bits | codes[:, 1::2]
+        return self._paired(_unpack_sixes(plane).astype(np.uint16))
 
 
 def _pack_sixes(numbers: np.ndarray) -> np.ndarray:
