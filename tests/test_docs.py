@@ -131,7 +131,7 @@ def test_the_code_of_the_search_page_runs(
     for block in code_of("search.md"):
         exec(compile(block, "search.md", "exec"), names)
     names["index"].close()
-    assert capsys.readouterr().out == "exact over 20 passages\nexact 5bit\n"
+    assert capsys.readouterr().out == "exact over 20 passages\nexact ('7bit',)\n"
 
 
 def test_the_search_page_lists_every_codec_and_its_bytes() -> None:

@@ -94,8 +94,9 @@ class CrispIndex:
             exist_ok: Open an index that is there already instead of raising.
             wait: Seconds to wait for another process that writes, 0 to fail at once.
             indexed_fields: Metadata fields that filters use often; see :meth:`declare`.
-            codec: How vectors are stored: ``5bit``, ``4bit``, ``7bit``, ``float16``, ``int8``,
-                ``ternary`` or ``1bit``; see :mod:`crisp_rag.index.codecs`.  An index that is there already keeps its own.
+            codec: How vectors are stored: ``auto``, which goes by the size of the index, ``7bit``, ``5bit``, ``4bit``,
+                ``float16``, ``int8``, ``ternary`` or ``1bit``; see :mod:`crisp_rag.index.codecs`.  An index that is there
+                already keeps its own.
 
         Raises:
             IndexExistsError: if there is something at the path.
@@ -224,6 +225,7 @@ class CrispIndex:
             dim=int(self._meta["dim"]),
             pooling=self._meta["pooling"],
             codec=meta.get("codec", FORMAT_1_CODEC),
+            codecs=tuple(sorted({view.info.codec for view in snapshot.views})),
             search=backend["search"],
             passages_in_lists=backend["passages_in_lists"],
             format_version=int(meta["format_version"]),

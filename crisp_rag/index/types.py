@@ -87,6 +87,9 @@ class Hits(list[Hit]):
 class IndexStats:
     """Figures about an index.  Sizes are bytes; ``bytes_vectors`` is what the segment files take.
 
+    ``codec`` is what was chosen, ``auto`` for a codec that goes by the size of the index; ``codecs`` are those that its
+    vectors are stored with.
+
     ``search`` is how a search for ten hits goes about it, ``exact`` or ``approximate``; ``passages_in_lists`` how many
     passages an approximate search finds through its lists: the others are looked at one by one.
     """
@@ -102,6 +105,7 @@ class IndexStats:
     dim: int
     pooling: str
     codec: str
+    codecs: tuple[str, ...]
     search: str
     passages_in_lists: int
     format_version: int

@@ -18,7 +18,7 @@ from crisp_rag.index import places
 from crisp_rag.index.acknowledged import acknowledge
 from crisp_rag.index.backend import LocalBackend
 from crisp_rag.index.checks import check_ids, check_within
-from crisp_rag.index.codecs import FORMAT_1_CODEC
+from crisp_rag.index.codecs import FORMAT_1_CODEC, codec_at
 from crisp_rag.index.declared import declare
 from crisp_rag.index.locking import WriterLock
 from crisp_rag.index.lookups import matching_rows, passages_of
@@ -113,14 +113,16 @@ class Writer:
         An index of an older format gets the present one.
 
         Args:
-            codec: How vectors are stored from now on, as before by default.
+            codec: The codec from now on, or ``auto``; as before by default.
         """
         with self.writing():
-            codec = codec or self._codec()
-            views = self._current().views
-            if self._store.setting("format_version") != str(FORMAT_VERSION) or codec != self._codec():
-                self._merge(views, codec, upgrade=True)
-            elif len(views) != 1 or views[0].info.vectors != int(views[0].counts.sum()):
+            snapshot = self._current()
+            views = snapshot.views
+            if codec is not None and codec != self._choice():
+                self._merge(views, codec_at(codec, snapshot.live_vectors), choice=codec)
+            elif self._store.setting("format_version") != str(FORMAT_VERSION):
+                self._merge(views, choice=self._choice())
+            elif [view.info.codec for view in views] != [self._codec()] or snapshot.stored_vectors > snapshot.live_vectors:
                 self._merge(views)
             self._store.shrink(_FREE_PAGES)
 
@@ -157,9 +159,14 @@ class Writer:
         if doubtful:
             self._sweep()
 
-    def _codec(self) -> str:
-        """How vectors are stored, as of the newest commit."""
+    def _choice(self) -> str:
+        """The codec that was chosen, or ``auto``, as of the newest commit."""
         return self._store.setting("codec") or FORMAT_1_CODEC
+
+    def _codec(self) -> str:
+        """What new segments are coded with."""
+        snapshot = self._current()
+        return codec_at(self._choice(), snapshot.live_vectors, {view.info.codec for view in snapshot.views})
 
     def _written(self, write: Callable[[], tuple[str, int, str, str]]) -> tuple[str, int, str, str]:
         """A new segment, durable and not yet referred to."""
@@ -189,7 +196,7 @@ class Writer:
             elif len(small) > MAX_SMALL_SEGMENTS:
                 self._merge(small)
 
-    def _merge(self, chosen: Sequence[SegmentView], codec: str | None = None, *, upgrade: bool = False) -> None:
+    def _merge(self, chosen: Sequence[SegmentView], codec: str | None = None, choice: str | None = None) -> None:
         """Rewrite the live vectors of these segments into one new segment, by row; called under the lock.
 
         Takes about 100 bytes of memory a passage, whatever its vectors take.
@@ -197,9 +204,9 @@ class Writer:
         Args:
             chosen: The segments.
             codec: That of the new one, the index's own by default.
-            upgrade: They are all that there are, and the index says from now on what they are coded with.
+            choice: They are all that there are, and the index gets the present format and this choice of a codec.
         """
-        if not chosen and not upgrade:
+        if not chosen and choice is None:
             return
         codec = codec or self._codec()
         numbers = np.repeat(np.arange(len(chosen)), [len(view.rows) for view in chosen])
@@ -213,9 +220,9 @@ class Writer:
         if len(rows):
             written = self._written(lambda: self._backend.rewrite(chosen, numbers, starts, counts, codec))
         with self._committing(written):
-            if upgrade:
+            if choice is not None:
                 self._store.upgrade()
-                self._store.set_meta({"format_version": str(FORMAT_VERSION), "codec": codec})
+                self._store.set_meta({"format_version": str(FORMAT_VERSION), "codec": choice})
             if written:
                 self._move(rows, self._store.add_segment(*written), starts_of(counts))
             self._store.drop_segments([view.info.id for view in chosen])

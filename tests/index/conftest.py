@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from crisp_rag.index import CrispIndex, Passage
-from crisp_rag.index.codecs import DEFAULT_CODEC, codec_for
+from crisp_rag.index.codecs import DEFAULT_CODEC, codec_at, codec_for
 
 DIM = 16
 
@@ -52,7 +52,7 @@ class FakeEncoder:
 
 def brute_force(encoder: FakeEncoder, query: str, passages: Iterable[Passage]) -> list[tuple[str, float]]:
     """(id, MaxSim) of every passage, best first, ties in the given order, over what the default codec keeps of them."""
-    codec = codec_for(DEFAULT_CODEC, encoder.dim)
+    codec = codec_for(codec_at(DEFAULT_CODEC, 0), encoder.dim)
     words = encoder.encode_query(query)
     scored = []
     for passage in passages:
@@ -92,7 +92,7 @@ def index(tmp_path: Path, encoder: FakeEncoder) -> Iterator[CrispIndex]:
 @pytest.fixture
 def bytes_a_vector() -> int:
     """What a vector takes in the file of an index of the default codec."""
-    return sum(codec_for(DEFAULT_CODEC, DIM).planes)
+    return sum(codec_for(codec_at(DEFAULT_CODEC, 0), DIM).planes)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from crisp_rag.errors import InvalidInputError
-from crisp_rag.index.codecs import CODECS, codec_for
+from crisp_rag.index.codecs import CODECS, WIDE_VECTORS, check_codec, codec_at, codec_for
 from crisp_rag.index.codecs.base import scales_of
 from crisp_rag.index.codecs.rotation import rotation
 from crisp_rag.index.codecs.twolevel import FiveBitCodec, FourBitCodec, SevenBitCodec, TwoLevelCodec
@@ -125,5 +125,11 @@ def test_eight_bits_are_off_by_half_a_step() -> None:
 
 
 def test_an_unknown_codec_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(InvalidInputError, match="'int3'; there are 5bit, 4bit, 7bit, float16, int8, ternary, 1bit"):
-        codec_for("int3", 16)
+    with pytest.raises(InvalidInputError, match="'int3'; there are auto, 7bit, 5bit, 4bit, float16, int8, ternary, 1bit"):
+        check_codec("int3")
+
+
+def test_by_default_the_size_of_an_index_decides_and_what_was_narrowed_stays_narrow() -> None:
+    assert codec_at("auto", 0) == codec_at("auto", WIDE_VECTORS, {"7bit"}) == "7bit"
+    assert codec_at("auto", WIDE_VECTORS + 1, {"7bit"}) == codec_at("auto", 10, {"5bit", "7bit"}) == "5bit"
+    assert [codec_at(name, 2 * WIDE_VECTORS, CODECS) for name in CODECS] == list(CODECS)

@@ -279,9 +279,9 @@ def test_a_segment_and_its_folder_are_synced_before_the_commit_that_refers_to_it
         index.add_texts(["fir"], ids=["a"])
         added, events[:] = list(events), []
         index.compact()
-    written = ["fsync .5bit", "fsync folder", "INSERT", "COMMIT", "acknowledged"]
+    written = ["fsync .7bit", "fsync folder", "INSERT", "COMMIT", "acknowledged"]
     assert in_order(added, written)
-    assert in_order(events, [*written, "unlink .5bit"]), "old files go last"
+    assert in_order(events, [*written, "unlink .7bit"]), "old files go last"
 
 
 def in_order(events: list[str], wanted: list[str]) -> bool:

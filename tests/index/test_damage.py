@@ -80,10 +80,10 @@ def test_damage_to_any_file_is_an_error_that_names_it_or_changes_no_answer(
         said = wrong_answers(target, encoder, right, random)
         if said is not None:
             refused[str(name)] += 1
-            assert "index.sqlite" in said or name.suffix == ".5bit" or "built with" in said or "format" in said, said
-            if name.suffix == ".5bit":
+            assert "index.sqlite" in said or name.suffix == ".7bit" or "built with" in said or "format" in said, said
+            if name.suffix == ".7bit":
                 assert name.name in said, said
-    assert all(count for name, count in refused.items() if name.endswith((".5bit", ".sqlite", "-wal"))), refused
+    assert all(count for name, count in refused.items() if name.endswith((".7bit", ".sqlite", "-wal"))), refused
     assert not any(count for name, count in refused.items() if name.startswith(("writer", "ack"))), refused
 
 

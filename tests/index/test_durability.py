@@ -86,11 +86,11 @@ def test_a_writer_that_dies_before_its_commit_leaves_no_trace_after_the_next_wri
 
 def test_orphan_segment_files_are_swept_by_the_next_writer_and_other_files_are_not(index: CrispIndex, encoder: Any) -> None:
     index.add_texts(["oak"], ids=["a"])
-    (index.path / "segments" / "orphan.5bit").write_bytes(b"half a segm")
+    (index.path / "segments" / "orphan.7bit").write_bytes(b"half a segm")
     (index.path / "segments" / "README").write_text("mine")
     with CrispIndex.open(index.path, encoder) as opened:
         opened.delete(ids=["missing"])
-        assert not (index.path / "segments" / "orphan.5bit").exists()
+        assert not (index.path / "segments" / "orphan.7bit").exists()
         assert (index.path / "segments" / "README").exists()
         assert [hit.id for hit in opened.search("oak")] == ["a"]
 
@@ -99,7 +99,7 @@ def test_a_failed_commit_leaves_the_index_and_its_files_as_they_were(
     index: CrispIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index.add_texts(["oak"], ids=["a"])
-    files = sorted(index.path.rglob("*.5bit"))
+    files = sorted(index.path.rglob("*.7bit"))
 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -112,7 +112,7 @@ def test_a_failed_commit_leaves_the_index_and_its_files_as_they_were(
         patch.setattr("os.fsync", full)
         with pytest.raises(OSError, match="No space"):
             index.add_texts(["pine", "fir"], ids=["a", "b"])
-    assert sorted(index.path.rglob("*.5bit")) == files
+    assert sorted(index.path.rglob("*.7bit")) == files
     assert [(hit.id, hit.text) for hit in index.search("oak")] == [("a", "oak")]
     index.add_texts(["pine"], ids=["b"])
     assert len(index) == 2

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from crisp_rag.errors import IndexCorruptError, InvalidInputError
-from crisp_rag.index import CrispIndex, Passage, segments
+from crisp_rag.index import CrispIndex, Passage, codecs, segments
 from crisp_rag.index.codecs import CODECS, codec_for
 from crisp_rag.index.segments import SegmentInfo, map_segment, write_segment
 
@@ -119,9 +119,40 @@ def test_a_passage_of_32_vectors_of_384_dims_keeps_its_budget(
         assert index.stats().bytes_vectors <= 20 * most
 
 
-def test_the_default_is_two_levels(tmp_path: Path, encoder: Any) -> None:
+def test_an_index_that_grows_is_narrowed_and_answers_alike_all_along(
+    tmp_path: Path, encoder: Any, passages: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codecs, "WIDE_VECTORS", 250)
+    stored = passages(60)
     with CrispIndex.create(tmp_path / "index", encoder) as index:
-        assert index.stats().codec == "5bit"
+        assert (index.stats().codec, index.stats().codecs) == ("auto", ())
+        for first, there in ((0, ("7bit",)), (20, ("7bit",)), (40, ("5bit", "7bit"))):
+            index.add(stored[first : first + 20])
+            assert index.stats().codecs == there
+            assert_scores(index, encoder, stored[: first + 20])
+        index.compact()
+        assert (index.stats().codec, index.stats().codecs) == ("auto", ("5bit",))
+        assert_scores(index, encoder, stored)
+        index.delete([passage.id for passage in stored[5:]])
+        index.add(stored[5:6])
+        assert index.stats().codecs == ("5bit",)
+    with CrispIndex.open(tmp_path / "index", encoder) as index:
+        index.compact()
+        (file,) = (tmp_path / "index" / "segments").glob("*.5bit")
+        index.compact()
+        assert file.exists(), "there was nothing to do"
+        index.compact(codec="4bit")
+        assert (index.stats().codec, index.stats().codecs) == ("4bit", ("4bit",))
+        index.compact(codec="auto")
+        assert (index.stats().codec, index.stats().codecs) == ("auto", ("7bit",))
+
+
+def assert_scores(index: CrispIndex, encoder: Any, stored: list[Passage]) -> None:
+    for query in QUERIES:
+        words = encoder.encode_query(query)
+        hits = {hit.id: hit.score for hit in index.search(query, k=len(stored))}
+        right = {p.id: float((words @ encoder.encode_document(p.text).T).max(axis=1).sum()) for p in stored}
+        assert hits == pytest.approx(right, rel=0.05, abs=0.1)
 
 
 def test_every_byte_of_a_coded_segment_is_covered_by_its_checksum(tmp_path: Path, encoder: Any) -> None:
@@ -129,7 +160,7 @@ def test_every_byte_of_a_coded_segment_is_covered_by_its_checksum(tmp_path: Path
         index.add_texts(["oak pine fir"])
     (file,) = (tmp_path / "index" / "segments").iterdir()
     data = file.read_bytes()
-    assert file.suffix == ".5bit" and len(data) == 3 * 14
+    assert file.suffix == ".7bit" and len(data) == 3 * 18
     for at in range(len(data)):
         file.write_bytes(data[:at] + bytes([data[at] ^ 16]) + data[at + 1 :])
         with pytest.raises(IndexCorruptError, match=file.name):

@@ -159,7 +159,7 @@ def test_a_merge_that_finds_no_space_does_not_undo_the_change_before_it(
         assert index.delete(where={"number": {"$gte": 5}}) == 35
         with pytest.raises(DiskFullError, match="No space left"):
             index.compact()
-    assert len(index) == 5 and len(list(index.path.rglob("*.5bit"))) == 1
+    assert len(index) == 5 and len(list(index.path.rglob("*.7bit"))) == 1
     index.compact()
     assert index.stats().bytes_vectors == index.stats().vectors * bytes_a_vector
 
@@ -189,8 +189,8 @@ def test_a_commit_that_fails_leaves_its_file_until_the_next_one_has_succeeded(
         index.add_texts(["pine"], ids=["b"])
     index._store._local.connection = sound
     assert not sound.in_transaction, "what failed is not part of the next change"
-    assert len(list(index.path.rglob("*.5bit"))) == 2
+    assert len(list(index.path.rglob("*.7bit"))) == 2
     assert len(index) == 1
     index.add_texts(["fir"], ids=["c"])
     assert {passage.id for passage in index.passages()} == {"a", "c"}
-    assert len(list(index.path.rglob("*.5bit"))) == 2, "the file of what failed is gone"
+    assert len(list(index.path.rglob("*.7bit"))) == 2, "the file of what failed is gone"

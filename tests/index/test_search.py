@@ -149,7 +149,7 @@ def test_many_small_commits_are_merged_and_dead_vectors_given_back(
 ) -> None:
     for passage in passages(60):
         index.add([passage])
-    assert len(list(index.path.rglob("*.5bit"))) <= writing.MAX_SMALL_SEGMENTS
+    assert len(list(index.path.rglob("*.7bit"))) <= writing.MAX_SMALL_SEGMENTS
     monkeypatch.setattr(writing, "MIN_DEAD_VECTORS", 50)
     before = index.stats().bytes_vectors
     index.delete(where={"number": {"$gte": 20}})
@@ -161,13 +161,13 @@ def test_compact_gives_back_all_space_and_changes_no_answer(index: CrispIndex, p
     before, after = answers_around_a_compaction(index, passages)
     stats = index.stats()
     assert stats.bytes_vectors == stats.vectors * bytes_a_vector
-    assert len(list(index.path.rglob("*.5bit"))) == 1
+    assert len(list(index.path.rglob("*.7bit"))) == 1
     for old, new in zip(before, after, strict=True):
         assert close_to(new, [(hit.id, hit.score) for hit in old])
         assert [hit.score for hit in new] == pytest.approx([hit.score for hit in old], abs=1e-5)
     index.delete(where={})
     index.compact()
-    assert list(index.path.rglob("*.5bit")) == []
+    assert list(index.path.rglob("*.7bit")) == []
     assert index.search("oak") == []
 
 

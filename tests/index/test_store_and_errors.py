@@ -74,12 +74,12 @@ BAD_PASSAGES = [
 @pytest.mark.parametrize(("bad", "named"), BAD_PASSAGES)
 def test_one_bad_passage_is_named_and_nothing_of_its_batch_is_written(index: CrispIndex, bad: Any, named: str) -> None:
     index.add([Passage("before", "oak")])
-    files = sorted(index.path.rglob("*.5bit"))
+    files = sorted(index.path.rglob("*.7bit"))
     with pytest.raises(InvalidInputError) as caught:
         index.add([Passage("good", "pine"), bad, Passage("after", "fir")])
     assert named in str(caught.value)
     assert [passage.id for passage in index.passages()] == ["before"]
-    assert sorted(index.path.rglob("*.5bit")) == files
+    assert sorted(index.path.rglob("*.7bit")) == files
 
 
 BAD_VECTORS = [
@@ -101,7 +101,7 @@ def test_bad_vectors_are_rejected_by_id_and_nothing_is_written(index: CrispIndex
     with pytest.raises(InvalidInputError, match="'bad'"):
         index.add([Passage("good", "oak"), Passage("bad", "pine")], vectors=[good, bad])
     assert len(index) == 0
-    assert list(index.path.rglob("*.5bit")) == []
+    assert list(index.path.rglob("*.7bit")) == []
 
 
 @pytest.mark.parametrize("bad", BAD_VECTORS[:6], ids=lambda array: f"{array.dtype}-{array.shape}")

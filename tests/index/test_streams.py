@@ -73,7 +73,7 @@ def test_a_bad_passage_ends_a_stream_and_what_was_committed_stays(index: CrispIn
     with pytest.raises(InvalidInputError, match=r"'bad'\. The 30 passages before this batch are in the index\.$"):
         index.add_stream(iter(stored), commit_every=10)
     assert list(index.passages()) == stored[:30]
-    assert len(list(index.path.rglob("*.5bit"))) == 3
+    assert len(list(index.path.rglob("*.7bit"))) == 3
 
 
 def test_a_stream_that_raises_costs_one_batch(index: CrispIndex, passages: Any) -> None:
@@ -99,7 +99,7 @@ def test_bad_vectors_are_named_and_their_batch_leaves_no_file(index: CrispIndex,
     good, bad = np.ones((2, 16)), np.full((2, 16), np.nan)
     with pytest.raises(InvalidInputError, match=r"'p12'.*The 10 passages before"):
         index.add_stream(passages(20), vectors=[good] * 12 + [bad] * 8, commit_every=10)
-    assert len(index) == 10 and len(list(index.path.rglob("*.5bit"))) == 1
+    assert len(index) == 10 and len(list(index.path.rglob("*.7bit"))) == 1
 
 
 @pytest.mark.parametrize("commit_every", [2, 3, 100])

@@ -38,7 +38,7 @@ def test_a_sound_index_is_sound(path: Path) -> None:
     before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
     report = verify_index(path)
     assert report.sound and (report.passages, report.segments) == (40, 2)
-    assert report.bytes_checked >= sum(len(data) for file, data in before.items() if file.suffix in (".5bit", ".sqlite"))
+    assert report.bytes_checked >= sum(len(data) for file, data in before.items() if file.suffix in (".7bit", ".sqlite"))
     assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
     code, printed = run("verify", "--index", str(path))
     assert code == 0 and printed.startswith("Sound: 40 passages in 2 segments")
@@ -83,7 +83,7 @@ def test_a_passage_whose_place_was_altered_with_its_checks_is_still_found(path: 
 
 
 def test_what_an_interrupted_write_left_is_no_damage(path: Path) -> None:
-    orphan = path / "segments" / "0123.5bit"
+    orphan = path / "segments" / "0123.7bit"
     orphan.write_bytes(b"half")
     report = verify_index(path)
     assert report.sound and report.orphans == (str(orphan),)
