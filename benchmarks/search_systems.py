@@ -284,9 +284,9 @@ class Qdrant(System):
 
 ROWS = {
     "exact MaxSim, torch": Torch,
-    "crisp-rag, 5bit (default)": lambda: Crisp("5bit"),
+    "crisp-rag (default)": lambda: Crisp("auto"),
+    "crisp-rag, 5bit": lambda: Crisp("5bit"),
     "crisp-rag, 4bit": lambda: Crisp("4bit"),
-    "crisp-rag, 7bit": lambda: Crisp("7bit"),
     "crisp-rag, 1bit": lambda: Crisp("1bit"),
     "crisp-rag, float16": lambda: Crisp("float16"),
     "crisp-rag, 5bit, exact": lambda: Crisp("5bit", exact=True),

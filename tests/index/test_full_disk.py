@@ -172,13 +172,16 @@ def test_a_commit_that_fails_leaves_its_file_until_the_next_one_has_succeeded(
     sound = index._store.connection
 
     class Failing:
-        """The connection, but that a commit fails."""
+        """The connection, but that the commit of a change fails."""
+
+        changes = False
 
         def __getattr__(self, name: str) -> Any:
             return getattr(sound, name)
 
         def execute(self, sql: str, *parameters: Any) -> Any:
-            if sql == "COMMIT":
+            self.changes = sql == "BEGIN IMMEDIATE" or (self.changes and sql != "BEGIN")
+            if sql == "COMMIT" and self.changes:
                 import sqlite3
 
                 raise sqlite3.OperationalError("database or disk is full")
