@@ -143,12 +143,11 @@ class CandidateSearch:
 
     def _keep(self, kept: np.ndarray | None) -> Keep | None:
         """Which of the lists' passages to choose from, given which of the flat line; None where it is all of them."""
-        positions, alive = self.coverage.positions, self.coverage.alive
+        alive = self.coverage.alive
         if kept is None:
-            return None if alive is None else alive.__getitem__
-        if alive is None:
-            return lambda passages: kept[positions[passages]]
-        return lambda passages: kept[positions[passages]] & alive[passages]
+            return None if alive is None else alive.take
+        listed = kept[self.coverage.positions]
+        return (listed if alive is None else listed & alive).take
 
     def _best_of(self, positions: np.ndarray, turned: Turned, rescored: int) -> np.ndarray:
         """Those of some passages that look best, by all of their vectors."""
