@@ -30,7 +30,7 @@ SUFFIXES = {name: ".f16" if name == FORMAT_1_CODEC else f".{name}" for name in C
 _READ = 1 << 20
 _READ_AT_MOST = 32_768
 """Vectors that are read with all bits before their pages are given back: those of 1,024 passages, of which each may have
-brought 64 KB of neighbours, or 350 where the system keeps files in larger pages.  What a first look reads stays in memory."""
+brought 64 KB of neighbours, or 350 where the system has larger pages.  What a first look reads stays in memory."""
 _ENCODE = 8_192  # vectors encoded at once: enough for the matrix product, and 12 MB of float32 at 384 dims
 
 
