@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from crisp_rag.index.crisp_index import CrispIndex
     from crisp_rag.models.encoder import CrispEncoder
 
+CODEC = "5bit"
+"""Of all multi-vector systems, at every size: bytes would not compare if small collections were stored wider."""
 BATCH = 1024
 Progress = Callable[[int, int], None]
 
@@ -244,7 +246,7 @@ class MultiVectorSystem:
         self.close()
         encoder, fingerprint = self.encoder(), self.fingerprint()
         self._folder = Path(tempfile.mkdtemp(prefix="crisp-rag-eval-"))
-        self._index = CrispIndex.create(self._folder / "index", encoder)
+        self._index = CrispIndex.create(self._folder / "index", encoder, codec=CODEC)
         seconds = build_seconds = 0.0
         for first in range(0, len(texts), BATCH):
             part = list(texts[first : first + BATCH])
