@@ -164,7 +164,8 @@ class CandidateLists:
 def _highest(line: np.ndarray, wanted: int) -> np.ndarray:
     """(wanted,) positions of the largest numbers of a line, by number, rising.
 
-    A sample tells about how large they are, and most of the line need not be sorted: a fifth of the time of a top-k.
+    A sample tells about how large they are, and most of the line need not be sorted: for 256 of 65,536 half of the time
+    of torch's top-k.
     """
     sample = line[::_SAMPLED]
     above = min(len(sample), 2 * wanted // _SAMPLED + _SAMPLED)

@@ -10,7 +10,7 @@ bytes count more.  What was stored before an index grew beyond that is narrowed 
 | ``4bit`` | 4 | the same with three more |
 | ``float16`` | 16 | the vectors as the encoder gives them, rounded to half precision |
 | ``int8`` | 8 | nearly the same in half the space |
-| ``ternary`` | 1.6 | between the default and one bit |
+| ``ternary`` | 1.6 | between four bits and one |
 | ``1bit`` | 1 | the smallest |
 """
 
