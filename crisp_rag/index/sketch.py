@@ -25,17 +25,17 @@ class Sketch:
         self._half_sums = (self._queries.sum(axis=1, dtype=np.int32) / 2).astype(np.float32)
 
     def similarity(self, signs: np.ndarray, scales: np.ndarray) -> np.ndarray:
-        """(n, queries) float32 estimates of inner products.
+        """(queries, n) float32 estimates of inner products.
 
         Args:
             signs: (n, bytes) uint8.
             scales: (n,) float32, those that make the estimates right on average.
         """
         # With bits b in {0, 1} the signs are 2b - 1, hence q . signs / 2 = q . b - sum(q) / 2.
-        similarity = whole_product(np.unpackbits(signs, axis=1).view(np.int8), self._queries).astype(np.float32)
-        similarity -= self._half_sums
-        similarity *= 2 * scales[:, None]
-        similarity *= self._steps
+        similarity = whole_product(self._queries, np.unpackbits(signs, axis=1).view(np.int8)).astype(np.float32)
+        similarity -= self._half_sums[:, None]
+        similarity *= 2 * scales
+        similarity *= self._steps[:, None]
         return similarity
 
 

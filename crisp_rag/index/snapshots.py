@@ -55,15 +55,15 @@ class Snapshot:
     generation: int
     views: tuple[SegmentView, ...]
 
-    @property
+    @cached_property
     def passages(self) -> int:
         return sum(len(view.rows) for view in self.views)
 
-    @property
+    @cached_property
     def live_vectors(self) -> int:
         return sum(int(view.counts.sum()) for view in self.views)
 
-    @property
+    @cached_property
     def stored_vectors(self) -> int:
         return sum(view.info.vectors for view in self.views)
 

@@ -91,9 +91,9 @@ def test_the_sign_plane_scores_as_signs_would(codec: str) -> None:
     planes = coding.encode(given)
     signs, scales = (planes[number] for number in coding.sketch[:2])
     estimate = Sketch(coding.turn(queries)).similarity(signs, scales_of(scales))
-    right = np.where(coding.turn(given) >= 0, 1, -1) * scales_of(scales)[:, None] @ coding.turn(queries).T
+    right = coding.turn(queries) @ (np.where(coding.turn(given) >= 0, 1, -1) * scales_of(scales)[:, None]).T
     assert estimate == pytest.approx(right, abs=0.05 * np.abs(right).max())
-    assert estimate[-1] == pytest.approx(0)
+    assert estimate[:, -1] == pytest.approx(0)
 
 
 @pytest.mark.parametrize("codec", ["5bit", "4bit", "7bit", "1bit"])

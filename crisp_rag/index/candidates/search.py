@@ -25,6 +25,7 @@ from crisp_rag.index.scoring import (
     look_at,
     score_chosen,
     sketch_chosen,
+    sums_of_best,
 )
 from crisp_rag.index.snapshots import Snapshot
 
@@ -135,7 +136,7 @@ class CandidateSearch:
             positions = self.coverage.positions[met.passages]
             firsts = np.flatnonzero(np.append(True, met.passages[1:] != met.passages[:-1]))
             similarity = look_at(self.snapshot, positions, met.numbers, turned, self._segment_of)
-            looks = np.maximum(np.maximum.reduceat(similarity, firsts, axis=0), met.floors).sum(axis=1)
+            looks = sums_of_best(similarity, np.diff(firsts, append=len(positions)), met.floors)
             wanted = effort.refined if self._has_sketch else effort.rescored
             looked_at, best = len(firsts), positions[firsts[largest(looks, wanted)]]
         chosen = self._best_of(np.concatenate([best, uncovered]), turned, effort.rescored)

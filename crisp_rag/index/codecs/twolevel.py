@@ -142,7 +142,7 @@ class SevenBitCodec(TwoLevelCodec):
         return _pack_sixes(codes)
 
     def _unpacked(self, plane: np.ndarray) -> np.ndarray:
-        return self._paired(_unpack_sixes(plane).astype(np.uint16))
+        return _unpack_pairs_of_sixes(plane)
 
 
 def _pack_sixes(numbers: np.ndarray) -> np.ndarray:
@@ -161,3 +161,15 @@ def _unpack_sixes(plane: np.ndarray) -> np.ndarray:
     fourth = threes[:, :, 0] >> 6 << 4 | threes[:, :, 1] >> 6 << 2 | threes[:, :, 2] >> 6
     fours[:, :, 3] = fourth
     return fours.reshape(len(plane), -1)
+
+
+def _unpack_pairs_of_sixes(plane: np.ndarray) -> np.ndarray:
+    """(n, pairs) uint16, the first number of a pair above the second: as :func:`_unpack_sixes`, of four numbers at once
+    and in a third of the time."""
+    threes = np.append(plane.ravel(), np.uint8(0))  # so that four bytes can be read at the last three
+    words = np.lib.stride_tricks.as_strided(threes[:4].view("<u4"), (len(threes) // 3,), (3,)).astype(np.uint32)
+    # Two pairs in a word, the first in its lower half.
+    pairs = words << 6 & 0xFC0
+    for shift, bits in ((-8, 0x3F), (6, 0xFC00000), (14, 0x300000), (4, 0xC0000), (-6, 0x30000)):
+        pairs |= (words << shift if shift > 0 else words >> -shift) & np.uint32(bits)
+    return pairs.astype("<u4", copy=False).view("<u2").reshape(len(plane), -1)
