@@ -34,7 +34,8 @@ class Effort:
         probes: Lists walked for each query vector.
         shortlist: Passages whose vectors get a first look, as far as the walk met them.
         refined: Passages of which all vectors get a first look, also those that the walk has not met.
-        rescored: Passages that are scored with all bits.
+        rescored: Passages that are scored with all bits, twice as many as are scored before anything is known: how well
+            their first looks have told the scores of those says which others are scored, all refined ones at most.
     """
 
     probes: int
@@ -44,7 +45,7 @@ class Effort:
 
 
 EFFORTS = (
-    Effort(8, 512, 128, 24), Effort(16, 1024, 200, 32), Effort(32, 2048, 300, 48), Effort(64, 6144, 600, 48),
+    Effort(8, 512, 128, 24), Effort(16, 1024, 200, 32), Effort(32, 2048, 300, 48), Effort(64, 6144, 500, 48),
     Effort(96, 8192, 600, 64), Effort(96, 8192, 1200, 64), Effort(96, 12288, 1600, 80), Effort(128, 16384, 2000, 96),
     Effort(256, 32768, 4000, 128),
 )  # fmt: skip
@@ -145,7 +146,7 @@ class CandidateLists:
         whole, steps = eight_bits(query)
         similarity = whole_product(whole, self.centroids).astype(np.float32)
         similarity *= self.steps
-        nearest = np.stack([_highest(line, min(probes, len(line))) for line in similarity])
+        nearest = _highest(similarity, min(probes, len(self.centroids)))
         return nearest, np.take_along_axis(similarity, nearest, axis=1) * steps[:, None]
 
     def _lines(self) -> tuple[np.ndarray, np.ndarray]:
@@ -171,10 +172,13 @@ def _near_highest(line: np.ndarray, wanted: int) -> np.ndarray:
     return np.arange(len(line))
 
 
-def _highest(line: np.ndarray, wanted: int) -> np.ndarray:
-    """(wanted,) positions of the largest numbers of a line, by number, rising."""
-    there = _near_highest(line, wanted)
-    return there[np.argsort(line[there], kind="stable")[len(there) - wanted :]]
+def _highest(lines: np.ndarray, wanted: int) -> np.ndarray:
+    """(lines, wanted) positions of the largest numbers of each line, by number, rising."""
+    highest = np.empty((len(lines), wanted), dtype=np.int64)
+    for line, own in zip(lines, highest, strict=True):
+        there = _near_highest(line, wanted)
+        own[:] = there[np.argsort(line[there])[len(there) - wanted :]]
+    return highest
 
 
 def _best(passages: np.ndarray, gains: np.ndarray, ends: np.ndarray, wanted: int, totals: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """A search that looks at candidates: ever fewer passages, ever more closely.
 
 Lists give vectors to look at by one bit a dimension; of the passages that look best all vectors are looked at, and of
-the best of those all bits are read.
+the best of those all bits are read: of some at first, and then of all that may still be better than the k-th of them.
 
 Passages that the lists do not cover yet are looked at one and all, so that nothing new is missed; passages that are
 gone, or that a filter drops, are taken out before anything is cut.
@@ -33,6 +33,8 @@ _SPARE = 4
 """Passages looked at for each one wanted, at least."""
 _ALL_OF = 4
 """Up to so many times the passages that get a second look, looking at all there are takes no longer than a walk."""
+_SURE = 3.0
+"""A look may err by so many standard deviations."""
 _WIDER = 4
 """How many times as many lists are walked at most where a filter keeps few."""
 
@@ -100,7 +102,7 @@ class CandidateSearch:
         self, query: np.ndarray, k: int, effort: Effort | None, allowed: np.ndarray | None = None
     ) -> tuple[list[tuple[int, float]], int, int]:
         """As :meth:`search` with a given effort: hits, how many got a first look, how many were scored in full."""
-        effort = effort or Effort(0, 0, 256, 256)
+        effort = effort or Effort(0, 0, 0, 128)
         least = _SPARE * k
         cuts = (max(cut, least) for cut in (effort.shortlist, effort.refined, effort.rescored))
         effort = Effort(effort.probes, *cuts)
@@ -111,16 +113,18 @@ class CandidateSearch:
             found = self._walked(self.lists, turned, effort, allowed)
         # A filter whose passages lie far from the query: the lists that were walked hold too few of them.
         if found is None or found[1] < least:
-            everything = np.arange(choice) if allowed is None else allowed
-            found = self._best_of(everything, turned, effort.rescored), choice
-        chosen, looked_at = found
-        scores = score_chosen(self.snapshot, chosen, turned, self._segment_of)
+            found = np.arange(choice) if allowed is None else allowed, choice
+        candidates, looked_at = found
+        if self._has_sketch and len(candidates) > effort.rescored:
+            chosen, scores = self._scored(candidates, k, turned, effort.rescored // 2)
+        else:
+            chosen, scores = candidates, self._scores(candidates, turned)
         return best_of(self.snapshot.flat.rows[chosen], scores, k), looked_at, len(chosen)
 
     def _walked(
         self, lists: CandidateLists, turned: Turned, effort: Effort, allowed: np.ndarray | None
     ) -> tuple[np.ndarray, int]:
-        """Flat positions that deserve a full score, and of how many passages a vector was looked at."""
+        """Flat positions that deserve a look at all vectors, and of how many passages a vector was looked at."""
         assert self._codec is not None
         uncovered, kept = self.coverage.uncovered, None
         if allowed is not None:
@@ -139,8 +143,7 @@ class CandidateSearch:
             looks = sums_of_best(similarity, np.diff(firsts, append=len(positions)), met.floors)
             wanted = effort.refined if self._has_sketch else effort.rescored
             looked_at, best = len(firsts), positions[firsts[largest(looks, wanted)]]
-        chosen = self._best_of(np.concatenate([best, uncovered]), turned, effort.rescored)
-        return chosen, looked_at + len(uncovered)
+        return np.concatenate([best, uncovered]), looked_at + len(uncovered)
 
     def _keep(self, kept: np.ndarray | None) -> Keep | None:
         """Which of the lists' passages to choose from, given which of the flat line; None where it is all of them."""
@@ -150,8 +153,22 @@ class CandidateSearch:
         listed = kept[self.coverage.positions]
         return (listed if alive is None else listed & alive).take
 
-    def _best_of(self, positions: np.ndarray, turned: Turned, rescored: int) -> np.ndarray:
-        """Those of some passages that look best, by all of their vectors."""
-        if len(positions) <= rescored or not self._has_sketch:
-            return positions
-        return positions[largest(sketch_chosen(self.snapshot, positions, turned, self._segment_of), rescored)]
+    def _scored(self, positions: np.ndarray, k: int, turned: Turned, first: int) -> tuple[np.ndarray, np.ndarray]:
+        """Those of some passages that may be among the k best, and their scores.
+
+        All of their vectors get a look; the ``first`` that look best are scored, and tell how well looks tell scores.
+        """
+        looks = sketch_chosen(self.snapshot, positions, turned, self._segment_of)
+        order = np.argsort(-looks)
+        positions, looks = positions[order], looks[order]
+        scores = self._scores(positions[:first], turned)
+        errors = scores - looks[:first]
+        kth = np.partition(scores, first - k)[first - k]
+        # The best looks err upwards more than others do, hence a mean that asks a little more of the others.
+        rest = positions[first:][looks[first:] + errors.mean() + _SURE * errors.std() > kth]
+        if not len(rest):
+            return positions[:first], scores
+        return np.append(positions[:first], rest), np.append(scores, self._scores(rest, turned))
+
+    def _scores(self, positions: np.ndarray, turned: Turned) -> np.ndarray:
+        return score_chosen(self.snapshot, positions, turned, self._segment_of)
