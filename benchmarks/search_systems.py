@@ -210,7 +210,10 @@ class Product(Torch):
 
 
 class FastPlaid(System):
-    """fast-plaid with its defaults, 4 bits a dimension, on the CPU."""
+    """fast-plaid with its defaults on the CPU; of its bits a dimension 4 are the default, 8 the most."""
+
+    def __init__(self, bits: int = 4) -> None:
+        self.bits = bits
 
     def build(self, work, folder: Path) -> None:
         import torch
@@ -221,7 +224,7 @@ class FastPlaid(System):
         vectors, counts = work.vectors, work.counts
         ends = np.cumsum(counts)
         documents = [torch.from_numpy(np.array(vectors[e - c : e])) for e, c in zip(ends, counts)]
-        self.index.create(documents_embeddings=documents)
+        self.index.create(documents_embeddings=documents, nbits=self.bits)
         self.bytes = size(folder)
 
     def search(self, queries, k):
@@ -298,10 +301,13 @@ ROWS = {
     "candidates: MUVERA": Muvera,
     "dense, FAISS HNSW": Dense,
     "fast-plaid": FastPlaid,
+    "fast-plaid, 8 bits": lambda: FastPlaid(8),
     "LanceDB": Lance,
     "Qdrant local": Qdrant,
 }
-PEERS = {"fast-plaid": "fast-plaid", "LanceDB": "lancedb", "Qdrant local": "qdrant-client"}
+PEERS = {
+    "fast-plaid": "fast-plaid", "fast-plaid, 8 bits": "fast-plaid", "LanceDB": "lancedb", "Qdrant local": "qdrant-client",
+}  # fmt: skip
 
 
 def built(system: System, work, folder: Path) -> dict:

@@ -15,7 +15,7 @@ from crisp_rag.index.candidates import cache as cache_module
 from crisp_rag.index.candidates import calibration
 from crisp_rag.index.candidates.clusters import train
 from crisp_rag.index.candidates.files import CURRENT
-from crisp_rag.index.candidates.lists import EFFORTS, CandidateLists, Effort, invert
+from crisp_rag.index.candidates.lists import EFFORTS, CandidateLists, Effort, _best, invert
 from crisp_rag.index.sketch import eight_bits
 
 EVERYTHING = Effort(10**6, 10**6, 10**6, 10**6)
@@ -104,6 +104,15 @@ def test_a_look_at_all_vectors_of_the_best_passages_finds_what_the_walk_did_not_
 
     without, with_it = found(Effort(6, 200, 8, 8)), found(Effort(6, 200, 60, 8))
     assert with_it > without
+
+
+def test_ties_at_the_cut_of_a_shortlist_take_no_better_passages_place() -> None:
+    passages = np.arange(1000, dtype=np.int32)
+    gains = np.repeat(np.float32([0.5, 0.75, 1.0]), [900, 60, 40])
+    for wanted in (20, 50, 300):
+        best = _best(passages, gains, np.array([1000]), wanted, np.zeros(1000, dtype=np.float32))
+        assert len(best) == wanted and (np.diff(best) > 0).all()
+        assert gains[best].sum() == np.sort(gains)[-wanted:].sum()
 
 
 def test_so_many_are_scored_as_may_be_among_the_best(large: CrispIndex, monkeypatch: pytest.MonkeyPatch) -> None:

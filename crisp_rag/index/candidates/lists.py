@@ -205,7 +205,10 @@ def _best(passages: np.ndarray, gains: np.ndarray, ends: np.ndarray, wanted: int
     near = _near_highest(scores, wanted)
     scores = scores[near]
     if len(near) > wanted:
-        near = near[scores >= np.partition(scores, len(near) - wanted)[len(near) - wanted]][:wanted]
+        least = np.partition(scores, len(near) - wanted)[len(near) - wanted]
+        kept = scores > least
+        kept[np.flatnonzero(scores == least)[: wanted - np.count_nonzero(kept)]] = True
+        near = near[kept]
     return found[near]
 
 
