@@ -29,7 +29,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 from search_data import Work, make
-from search_systems import PEERS, ROWS
+from search_systems import KEPT, PEERS, ROWS
 
 ROOT = Path(__file__).resolve().parent
 RESULTS = ROOT / "results" / "search.json"
@@ -62,7 +62,7 @@ def judge(said: dict, row: str, work: Work) -> dict:
 
 
 def growth(tables: dict[str, dict]) -> dict[str, dict[str, float]]:
-    """For each budget, of each machine, and row the exponent of latency: p50 grows as passages to that power."""
+    """For each budget and row the exponent of latency: p50 grows as passages to that power."""
     points: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for name, entry in tables.items():
         for row, said in entry["rows"].items():
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--rows", help="Names of rows, or parts of them, with semicolons between; all by default.")
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--again", action="store_true")
-    parser.add_argument("--keep", action="store_true", help="Keep crisp-rag's indexes, and do not build them again.")
+    parser.add_argument("--keep", action="store_true", help="Keep indexes that can be opened again, and open them.")
     arguments = parser.parse_args()
     kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     kept.setdefault("machine", {"system": platform.platform(), "cores": os.cpu_count(), "python": platform.python_version()})
@@ -129,7 +129,7 @@ def main() -> None:
                     continue
                 out = work.folder / "row.json"
                 command = [str(python), str(ROOT / "search_systems.py"), row, str(work.folder), str(out)]
-                if arguments.keep and row.startswith("crisp-rag"):
+                if arguments.keep and row.startswith(KEPT):
                     command.append(str(work.folder / "kept" / row.replace(", ", "-")))
                 done = subprocess.run(command, cwd=ROOT)
                 if done.returncode:

@@ -225,7 +225,15 @@ class FastPlaid(System):
         ends = np.cumsum(counts)
         documents = [torch.from_numpy(np.array(vectors[e - c : e])) for e, c in zip(ends, counts)]
         self.index.create(documents_embeddings=documents, nbits=self.bits)
-        self.bytes = size(folder)
+        self.bytes = size(folder / "plaid")
+
+    def open(self, folder: Path) -> None:
+        import torch
+        from fast_plaid import search
+
+        self.torch = torch
+        self.index = search.FastPlaid(index=str(folder / "plaid"), device="cpu")
+        self.bytes = size(folder / "plaid")
 
     def search(self, queries, k):
         width = max(map(len, queries))
@@ -305,6 +313,7 @@ ROWS = {
     "LanceDB": Lance,
     "Qdrant local": Qdrant,
 }
+KEPT = ("crisp-rag", "fast-plaid")  # whose indexes can be opened again
 PEERS = {
     "fast-plaid": "fast-plaid", "fast-plaid, 8 bits": "fast-plaid", "LanceDB": "lancedb", "Qdrant local": "qdrant-client",
 }  # fmt: skip
