@@ -9,9 +9,6 @@ interrupted and run again; ``--again`` measures rows anew.  ``--peers`` makes an
 Recall is against exact MaxSim over the float16 vectors; for candidate stages it is the share of the true best ten
 among as many candidates.  nDCG@10 is the mean over queries with a judged passage, among the passages of all
 collections together.  Scales above the number of real passages are made of real vectors moved by noise.
-
-Tables in results/search.json with a remark behind their budget, such as ``real, 8x32, faster machine``, are of another
-machine: the command neither changes them nor mixes them with the others.
 """
 
 from __future__ import annotations
