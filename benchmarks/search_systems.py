@@ -216,14 +216,10 @@ class FastPlaid(System):
         self.bits = bits
 
     def build(self, work, folder: Path) -> None:
-        import torch
-        from fast_plaid import search
-
-        self.torch = torch
-        self.index = search.FastPlaid(index=str(folder / "plaid"), device="cpu")
+        self.open(folder)
         vectors, counts = work.vectors, work.counts
         ends = np.cumsum(counts)
-        documents = [torch.from_numpy(np.array(vectors[e - c : e])) for e, c in zip(ends, counts)]
+        documents = [self.torch.from_numpy(np.array(vectors[e - c : e])) for e, c in zip(ends, counts)]
         self.index.create(documents_embeddings=documents, nbits=self.bits)
         self.bytes = size(folder / "plaid")
 
