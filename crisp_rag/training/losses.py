@@ -133,6 +133,10 @@ class CrispLoss(nn.Module):
 
     def _of_tokens(self, features: list[dict[str, Any]], tokens: list[tuple[Tensor, Tensor]]) -> Tensor:
         """The loss for (B, T, D) token vectors and (B, T) masks of queries, positives and negatives."""
+        with torch.autocast(tokens[0][0].device.type, enabled=False):  # bfloat16 is for the backbone: scores are close
+            return self._in_float32(features, [(vectors.float(), mask) for vectors, mask in tokens])
+
+    def _in_float32(self, features: list[dict[str, Any]], tokens: list[tuple[Tensor, Tensor]]) -> Tensor:
         pooling = self._pooling_of_step()
         query, query_mask = _pool(pooling, *tokens[0], "query")
         columns = [_pool(pooling, *column, "document") for column in tokens[1:]]
@@ -177,7 +181,8 @@ class CrispLoss(nn.Module):
     def _teacher_scores(self, features: list[dict[str, Any]], tokens: list[tuple[Tensor, Tensor]]) -> Tensor:
         with torch.no_grad():
             if self._teacher:
-                tokens = [token_vectors(self._teacher[0], column, task) for column, task in _with_tasks(features)]
+                given = [token_vectors(self._teacher[0], column, task) for column, task in _with_tasks(features)]
+                tokens = [(vectors.float(), mask) for vectors, mask in given]
             length = tokens[0][1].sum(dim=1, keepdim=True).clamp_min(1)
             pooling = find_pooling(self.model, BatchedPooling)
             if isinstance(pooling, ClusterPooling):
