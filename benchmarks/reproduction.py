@@ -4,11 +4,11 @@ of data and the same number of steps.
 python benchmarks/reproduction.py DATA WORK [--scale laptop] [--seeds 0 1]
 python benchmarks/reproduction.py DATA WORK --scale gpu [--seeds 1 2]
 
-A laptop trains the upper layer, a GPU all of them on more pairs.  DATA holds the BEIR folders.  WORK keeps mined negatives, hidden states and checkpoints: run it again and it goes on
-where it stopped; with ``--rows``, two processes share the work.  Each row starts from the same unpruned model (MV), as
-in the paper, and so does the MV row itself, which trains on for the same steps.  Results go to
-benchmarks/results/reproduction.json (reproduction-gpu.json) after every row; then ``python benchmarks/reproduction_report.py`` draws the plot
-and writes the table into the docs.
+A laptop trains the upper layer, a GPU all of them on more pairs.  DATA holds the BEIR folders.  WORK keeps mined
+negatives, hidden states and checkpoints: run it again and it goes on where it stopped; with ``--rows``, two processes
+share the work.  Each row starts from the same unpruned model (MV), as in the paper, and so does the MV row itself, which
+trains on for the same steps.  Results go to benchmarks/results/reproduction.json (reproduction-gpu.json) after every
+row; then ``python benchmarks/reproduction_report.py`` draws the plot and writes the tables into the docs.
 """
 
 from __future__ import annotations
@@ -172,9 +172,10 @@ def _remember(encoder: CrispEncoder, batches: list, path: Path, layers: int, mem
         backbone = encoder.model[0].model
         at = 0
         for (_, features), sizes in zip(batches, lengths):
-            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-                output = backbone(features["input_ids"], features["attention_mask"], output_hidden_states=True)
-            below = output.hidden_states[-1 - layers].half().numpy()
+            given = _on(backbone.device, features)
+            with torch.inference_mode(), torch.autocast(backbone.device.type, torch.bfloat16):
+                output = backbone(given["input_ids"], given["attention_mask"], output_hidden_states=True)
+            below = output.hidden_states[-1 - layers].half().cpu().numpy()
             for row, size in enumerate(sizes):
                 states[at : at + size] = below[row, :size]
                 at += size

@@ -58,7 +58,7 @@ class TrunkMemory:
         return self._states.get(ids.cpu().numpy().tobytes())
 
     def put(self, ids: Tensor, states: Tensor) -> None:
-        """Keep the states of a text, if there is room; states that lie in a file take none."""
+        """Keep the states of a text, which lie on the CPU, if there is room; states that lie in a file take none."""
         size = 0 if isinstance(states.numpy().base, np.memmap) else states.nbytes
         if size <= self._room:
             self._room -= size
@@ -142,9 +142,9 @@ class _Trunk:
     def _row(self, ids: Tensor) -> Tensor:
         states = self._memory.get(ids)
         if states is None:
-            states = self._compute(ids.unsqueeze(0))
+            states = self._compute(ids.unsqueeze(0)).cpu()  # a GPU's memory is for the batch
             self._memory.put(ids, states)
-        return states.to(self._dtype)
+        return states.to(ids.device, self._dtype)
 
     def _compute(self, ids: Tensor) -> Tensor:
         """(T, D) of one text, (1, T) ids without padding."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from crisp_rag.index import CrispIndex, Passage, planner
 from crisp_rag.index.candidates import cache as cache_module
 from crisp_rag.index.candidates import calibration
 from crisp_rag.index.candidates.clusters import train
-from crisp_rag.index.candidates.files import CURRENT
-from crisp_rag.index.candidates.lists import EFFORTS, CandidateLists, Effort, _best, invert
+from crisp_rag.index.candidates.files import CURRENT, _digest
+from crisp_rag.index.candidates.lists import EFFORTS, CandidateLists, Effort, _best, _shares, invert
 from crisp_rag.index.sketch import eight_bits
 
 EVERYTHING = Effort(10**6, 10**6, 10**6, 10**6)
@@ -226,7 +227,10 @@ def test_a_damaged_cache_changes_no_answer_and_is_made_anew(large: CrispIndex, e
     elif harm == "no json":
         (folder / CURRENT).write_text("{")
     else:
-        (folder / CURRENT).write_text((folder / CURRENT).read_text().replace('"kind": 2', '"kind": 3'))
+        said = json.loads((folder / CURRENT).read_text())
+        said |= {"kind": said["kind"] - 1}
+        said["checksum_of_this"] = _digest({key: value for key, value in said.items() if key != "checksum_of_this"})
+        (folder / CURRENT).write_text(json.dumps(said))
     with CrispIndex.open(large.path, encoder) as index:
         assert index.stats().passages_in_lists == 0
         hits = index.search_vectors(QUERIES, k=5)
@@ -351,6 +355,17 @@ def test_a_walk_gives_the_vectors_that_it_met_of_the_best_passages() -> None:
     without = lists.walk(query, Effort(2, 2, 2, 2), lambda positions: positions != 0)
     assert list(zip(without.passages.tolist(), without.numbers.tolist())) == [(1, 0), (2, 0)]
     assert len(lists.walk(query, Effort(2, 2, 2, 2), lambda positions: positions < 0).passages) == 0
+
+
+def test_query_vectors_that_weigh_more_walk_more_lists() -> None:
+    axes = np.eye(4, dtype=np.float32)
+    assert _shares(axes, 10, 1000).tolist() == [10, 10, 10, 10]
+    shares = _shares(axes * np.array([[3], [2], [1], [0]], np.float32), 14, 1000)
+    assert shares.tolist() == [36, 16, 4, 1], "as the squares of their lengths, and one at least"
+    assert _shares(axes * np.array([[3], [2], [1], [0]], np.float32), 14, 20).tolist() == [20, 16, 4, 1], (
+        "no more than there are"
+    )
+    assert _shares(np.zeros((2, 4), np.float32), 5, 3).tolist() == [3, 3]
 
 
 def test_vectors_go_to_their_nearest_cluster() -> None:

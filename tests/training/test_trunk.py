@@ -18,7 +18,9 @@ TEXTS = ["The lamp stands at the harbour.", "A baker cleans the oven every week 
 
 
 def _vectors(encoder: Any, texts: list[str]) -> torch.Tensor:
-    vectors, mask = token_vectors(encoder.model, encoder.model.preprocess(texts, task="document"), "document")
+    features = encoder.model.preprocess(texts, task="document")
+    on_device = {key: value.to(encoder.model.device) for key, value in features.items() if isinstance(value, torch.Tensor)}
+    vectors, mask = token_vectors(encoder.model, on_device, "document")
     return vectors * mask.unsqueeze(-1)
 
 
@@ -52,6 +54,18 @@ def test_a_full_memory_computes_anew(tiny: Any) -> None:
         full = _vectors(tiny, TEXTS)
         assert len(memory) == 0
         assert torch.allclose(full, _vectors(tiny, TEXTS), atol=1e-6)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_what_is_remembered_lies_on_the_cpu(tiny: Any) -> None:
+    tiny.model.eval().to("cuda")
+    with torch.no_grad():
+        plain = _vectors(tiny, TEXTS)
+        with frozen_trunk(tiny.model, 1) as memory:
+            first, second = _vectors(tiny, TEXTS), _vectors(tiny, TEXTS)
+    ids = tiny.model.preprocess(TEXTS[:1], task="document")["input_ids"][0]
+    assert memory is not None and memory.get(ids).device.type == "cpu"
+    assert torch.allclose(first, plain, atol=1e-4) and torch.equal(first, second)
 
 
 def test_without_frozen_layers_there_is_no_memory(tiny: Any) -> None:

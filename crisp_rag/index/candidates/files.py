@@ -18,7 +18,8 @@ from crisp_rag.index.candidates.lists import CandidateLists
 from crisp_rag.index.segments import checksum_of
 
 CURRENT = "current.json"
-_KIND = 2
+_KIND = 3
+"""To be raised when the arrays change, or the efforts whose recalls are kept."""
 _ARRAYS = ("rows", "centroids", "steps", "borders", "passages", "numbers")
 
 

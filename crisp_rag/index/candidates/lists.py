@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from crisp_rag.index.sketch import eight_bits, whole_product
-from crisp_rag.index.snapshots import runs
+from crisp_rag.index.snapshots import runs, starts_of
 
 _SEEN = np.float32(1e-6)
 _SAMPLED = 16  # one in so many numbers of a line
 _MARKED = 64  # marks for each number
+_LEAST = 8  # one in so many of the lists that a query vector would get by number is its own whatever it weighs
 
 Keep = Callable[[np.ndarray], np.ndarray]
 """(n,) int32 positions -> (n,) bool."""
@@ -31,7 +32,7 @@ class Effort:
     """How hard a search looks.
 
     Args:
-        probes: Lists walked for each query vector.
+        probes: Lists walked for each query vector on average: more for those that weigh more, see :func:`_shares`.
         shortlist: Passages whose vectors get a first look, as far as the walk met them.
         refined: Passages of which all vectors get a first look, also those that the walk has not met.
         rescored: Passages that are scored with all bits, twice as many as are scored before anything is known: how well
@@ -45,9 +46,9 @@ class Effort:
 
 
 EFFORTS = (
-    Effort(8, 512, 128, 24), Effort(16, 1024, 200, 32), Effort(32, 2048, 300, 48), Effort(64, 6144, 500, 48),
-    Effort(96, 8192, 600, 64), Effort(96, 8192, 1200, 64), Effort(96, 12288, 1600, 80), Effort(128, 16384, 2000, 96),
-    Effort(256, 32768, 4000, 128),
+    Effort(8, 512, 128, 24), Effort(16, 1024, 200, 32), Effort(32, 2048, 300, 48), Effort(48, 5120, 500, 48),
+    Effort(64, 6144, 600, 48), Effort(96, 8192, 600, 64), Effort(96, 8192, 1200, 64), Effort(96, 12288, 1600, 80),
+    Effort(128, 16384, 2000, 96), Effort(256, 32768, 4000, 128),
 )  # fmt: skip
 
 
@@ -114,14 +115,15 @@ class CandidateLists:
             raise
 
     def _walk(self, query: np.ndarray, effort: Effort, keep: Keep | None) -> Met:
-        clusters, similarity = self._nearest(query, effort.probes)
-        floors = similarity[:, 0].copy()
-        firsts = self.borders[clusters.ravel()]
-        sizes = self.borders[clusters.ravel() + 1] - firsts
+        shares = _shares(query, effort.probes, len(self.centroids))
+        clusters, similarity = self._nearest(query, shares)
+        floors = similarity[starts_of(shares)]
+        firsts = self.borders[clusters]
+        sizes = self.borders[clusters + 1] - firsts
         where = runs(firsts, sizes)
         passages = self.passages[where]
-        gains = np.repeat((similarity - floors[:, None]).ravel(), sizes)
-        ends = np.cumsum(sizes)[clusters.shape[1] - 1 :: clusters.shape[1]]
+        gains = np.repeat(similarity - np.repeat(floors, shares), sizes)
+        ends = np.cumsum(sizes)[np.cumsum(shares) - 1]
         if keep is not None:
             kept = np.flatnonzero(keep(passages))
             where, passages, gains, ends = where[kept], passages[kept], gains[kept], np.searchsorted(kept, ends)
@@ -138,16 +140,18 @@ class CandidateLists:
         chosen, numbers = np.divmod(keys, width)
         return Met(best[chosen], numbers, floors)
 
-    def _nearest(self, query: np.ndarray, probes: int) -> tuple[np.ndarray, np.ndarray]:
-        """For each query vector its nearest clusters and their inner products with it, (vectors, probes) each.
+    def _nearest(self, query: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """For each query vector its nearest clusters and their inner products with it, one query vector's behind the
+        other's.
 
         They rise: what is assigned later then wins over what was before.
         """
         whole, steps = eight_bits(query)
         similarity = whole_product(whole, self.centroids).astype(np.float32)
         similarity *= self.steps
-        nearest = _highest(similarity, min(probes, len(self.centroids)))
-        return nearest, np.take_along_axis(similarity, nearest, axis=1) * steps[:, None]
+        nearest = [_highest(line, share) for line, share in zip(similarity, shares.tolist(), strict=True)]
+        products = [line[own] * step for line, own, step in zip(similarity, nearest, steps, strict=True)]
+        return np.concatenate(nearest), np.concatenate(products)
 
     def _lines(self) -> tuple[np.ndarray, np.ndarray]:
         """For this thread a float32 and an int32 line of zeros: fresh ones would cost more than the walk."""
@@ -172,13 +176,21 @@ def _near_highest(line: np.ndarray, wanted: int) -> np.ndarray:
     return np.arange(len(line))
 
 
-def _highest(lines: np.ndarray, wanted: int) -> np.ndarray:
-    """(lines, wanted) positions of the largest numbers of each line, by number, rising."""
-    highest = np.empty((len(lines), wanted), dtype=np.int64)
-    for line, own in zip(lines, highest, strict=True):
-        there = _near_highest(line, wanted)
-        own[:] = there[np.argsort(line[there])[len(there) - wanted :]]
-    return highest
+def _highest(line: np.ndarray, wanted: int) -> np.ndarray:
+    """(wanted,) positions of the largest numbers of a line, by number, rising."""
+    there = _near_highest(line, wanted)
+    return there[np.argsort(line[there])[len(there) - wanted :]]
+
+
+def _shares(query: np.ndarray, probes: int, clusters: int) -> np.ndarray:
+    """(vectors,) how many lists each query vector gets of ``probes`` a vector: as many as it has of the query's energy.
+
+    What a passage scores is decided by the vectors that weigh most: for the same recall a quarter of the lists is saved.
+    """
+    energy = np.square(query).sum(axis=1)
+    total = energy.sum()
+    fair = probes * len(query) * energy / total if total > 0 else np.full(len(query), probes)
+    return np.clip(np.rint(fair).astype(np.int64), min(max(1, probes // _LEAST), clusters), clusters)
 
 
 def _best(passages: np.ndarray, gains: np.ndarray, ends: np.ndarray, wanted: int, totals: np.ndarray) -> np.ndarray:
