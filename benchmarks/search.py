@@ -5,8 +5,8 @@ python benchmarks/search.py DATA VECTORS WORK [--scales real,10000] [--budgets 8
 VECTORS is what benchmarks/vectors.py wrote for the collections in DATA; WORK keeps what can be used again.  Every row
 runs in a process of its own and is kept in results/search.json as soon as it is there, so that the command can be
 interrupted and run again; ``--again`` measures rows anew.  ``--peers`` makes an environment for each peer in WORK.
-``--processes 5`` searches in five processes, one after the other, and tells the one with the median p50: the same search
-may take half as long again in one process as in the next.
+``--processes 5`` searches in five processes, one after the other, and tells the one with the median p50, and the most
+memory that one took: the same search may take half as long again in one process as in the next.
 
 Recall is against exact MaxSim over the float16 vectors; for candidate stages it is the share of the true best ten
 among as many candidates.  nDCG@10 is the mean over queries with a judged passage, among the passages of all
@@ -145,6 +145,7 @@ def main() -> None:
                 entry["rows"][row] = judge(said[len(said) // 2], row, work)
                 if len(said) > 1:
                     entry["rows"][row]["p50_ms_of_processes"] = [round(figures["p50_ms"], 2) for figures in said]
+                    entry["rows"][row]["search_mib"] = max(figures["search_mib"] for figures in said)
                 kept["exponents_of_p50"] = growth(kept["tables"])
                 RESULTS.write_text(json.dumps(kept, indent=1), encoding="utf-8")
             print(f"\n{scale}, {budget}: {work.info['passages']:,} passages, {work.info['real']:,} of them real; "

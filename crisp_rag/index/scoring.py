@@ -19,9 +19,6 @@ from crisp_rag.index.snapshots import SegmentView, Snapshot, runs, starts_of
 BLOCK_VECTORS = 16_384
 """Passage vectors scored at once: 25 MB of float32 at 384 dims, small enough to stay near the cache."""
 
-SKETCHED_VECTORS = 8_192
-"""The same for a first look: 3 MB of unpacked bits."""
-
 QUERIES_AT_ONCE = 64
 
 SegmentOf = Callable[[SegmentView], Segment]
@@ -84,12 +81,12 @@ def score_all(
 
 def score_chosen(snapshot: Snapshot, positions: np.ndarray, query: Turned, segment_of: SegmentOf) -> np.ndarray:
     """(n,) float32 scores of passages at these positions of the snapshot's flat line."""
-    return _passages_scored(snapshot, positions, segment_of, BLOCK_VECTORS, lambda *of: _best(query, *of).sum(axis=0))
+    return _passages_scored(snapshot, positions, segment_of, lambda *of: _best(query, *of).sum(axis=0))
 
 
 def sketch_chosen(snapshot: Snapshot, positions: np.ndarray, query: Turned, segment_of: SegmentOf) -> np.ndarray:
     """As :func:`score_chosen` by the sign plane alone, where there is one."""
-    return _passages_scored(snapshot, positions, segment_of, SKETCHED_VECTORS, lambda *of: _sketched(query, *of))
+    return _passages_scored(snapshot, positions, segment_of, lambda *of: _sketched(query, *of))
 
 
 def look_at(
@@ -107,8 +104,8 @@ def look_at(
     where = snapshot.flat.starts[positions] + numbers
     similarity = np.empty((len(query), len(positions)), dtype=np.float32)
     for chosen, segment in _by_segment(snapshot, positions, segment_of):
-        for first in range(0, len(chosen), SKETCHED_VECTORS):
-            part = chosen[first : first + SKETCHED_VECTORS]
+        for first in range(0, len(chosen), BLOCK_VECTORS):
+            part = chosen[first : first + BLOCK_VECTORS]
             similarity[:, part] = _looked_at(query, segment, where[part])
     return similarity
 
@@ -129,14 +126,13 @@ def _passages_scored(
     snapshot: Snapshot,
     positions: np.ndarray,
     segment_of: SegmentOf,
-    block: int,
     score: Callable[[Segment, np.ndarray, np.ndarray], np.ndarray],
 ) -> np.ndarray:
     flat = snapshot.flat
     counts = flat.counts[positions]
     scores = np.empty(len(positions), dtype=np.float32)
     for chosen, segment in _by_segment(snapshot, positions, segment_of):
-        for part in _blocks(chosen, counts, block):
+        for part in _blocks(chosen, counts, BLOCK_VECTORS):
             where = positions[part]
             scores[part] = score(segment, flat.starts[where], counts[part])
     return scores
