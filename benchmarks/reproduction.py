@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from sentence_transformers.multi_vector_encoder.modules import HierarchicalTokenPooling
+from sentence_transformers.util import batch_to_device
 from torch import Tensor
 
 from crisp_rag.eval.datasets import load_beir
@@ -172,7 +173,7 @@ def _remember(encoder: CrispEncoder, batches: list, path: Path, layers: int, mem
         backbone = encoder.model[0].model
         at = 0
         for (_, features), sizes in zip(batches, lengths):
-            given = _on(backbone.device, features)
+            given = batch_to_device(dict(features), backbone.device)
             with torch.inference_mode(), torch.autocast(backbone.device.type, torch.bfloat16):
                 output = backbone(given["input_ids"], given["attention_mask"], output_hidden_states=True)
             below = output.hidden_states[-1 - layers].half().cpu().numpy()
@@ -194,17 +195,13 @@ def _vectors(encoder: CrispEncoder, batches: list, task: str, pools: dict[str, P
     device = encoder.model.device
     for rows, features in batches:
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
-            tokens, mask = token_vectors(encoder.model, _on(device, features), task)
+            tokens, mask = token_vectors(encoder.model, batch_to_device(dict(features), device), task)
         for name, pool in pools.items():
             with torch.inference_mode():
                 vectors, real = pool(tokens.float(), mask, task)
             sizes = real.sum(dim=1).tolist()
             kept[name] |= dict(zip(rows, vectors[real].bfloat16().split(sizes)))
     return {name: [vectors[row] for row in range(len(vectors))] for name, vectors in kept.items()}
-
-
-def _on(device: torch.device, features: dict) -> dict:
-    return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in features.items()}
 
 
 def search(queries: list[Tensor], documents: list[Tensor], depth: int = 100) -> Iterator[list[tuple[int, float]]]:
@@ -364,7 +361,7 @@ def dense(encoder: CrispEncoder, collection: Collection, config: Config, memory:
     def vectors(batches: list) -> list[Tensor]:
         found: dict[int, Tensor] = {}
         for rows, features in batches:
-            given = _on(encoder.model.device, features)
+            given = batch_to_device(dict(features), encoder.model.device)
             with torch.inference_mode(), torch.autocast(encoder.model.device.type, torch.bfloat16):
                 tokens = encoder.model[0](dict(given))["token_embeddings"].float()
             mask = given["attention_mask"].unsqueeze(-1)
@@ -405,13 +402,13 @@ def main() -> None:
     if config.layers is not None:
         remember_examples(untrained, examples, work / "states", config, memory)
     for collection in collections:
-        if config.seeds[0] == 0 and collection.name not in results["rows"].get("dense", {}).get("0", {}):
+        if collection.name not in results["rows"].get("dense", {}).get("0", {}):
             for name, figures in {"bm25": bm25(collection), **dense(untrained, collection, config, memory)}.items():
                 results["rows"].setdefault(name, {}).setdefault("0", {})[collection.name] = figures
                 _tell(f"{name}, {collection.name}: nDCG@10 {figures['nDCG@10']:.4f}")
             _save(results, path)
-    every = TRAINED if config.layers is None else dict.fromkeys(ALL_SEEDS)
-    todo = [(row, seed) for seed in config.seeds for row in ALL_ROWS if seed == 0 or row in every]
+    every = TRAINED if config.layers is None else ALL_SEEDS
+    todo = [(row, seed) for seed in config.seeds for row in ALL_ROWS if seed == config.seeds[0] or row in every]
     todo = [(row, seed) for row, seed in todo if not arguments.rows or row in arguments.rows]
     todo.sort(key=lambda item: item[0] not in ALL_SEEDS)  # the rows that are compared come first
     for row, seed in todo:
@@ -422,7 +419,7 @@ def main() -> None:
         encoder, cost = train_row(row, seed, config, work, examples, memory)
         results.setdefault("training", {}).setdefault(row, {})[str(seed)] = cost
         for collection in wanted:
-            ward = config.ward and row == "MV" and seed == 0
+            ward = config.ward and row == "MV" and seed == config.seeds[0]
             for name, figures in measure(encoder, row, collection, config, memory, ward).items():
                 results["rows"].setdefault(name, {}).setdefault(str(seed), {})[collection.name] = figures
                 _tell(f"{name}, seed {seed}, {collection.name}: nDCG@10 {figures['nDCG@10']:.4f}")

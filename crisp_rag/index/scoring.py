@@ -17,7 +17,7 @@ from crisp_rag.index.sketch import Sketch
 from crisp_rag.index.snapshots import SegmentView, Snapshot, runs, starts_of
 
 BLOCK_VECTORS = 16_384
-"""Passage vectors scored at once: 25 MB of float32 at 384 dims, small enough to stay near the cache."""
+"""Passage vectors scored or looked at at once: 25 MB of float32 at 384 dims, or 6 MB of unpacked bits."""
 
 QUERIES_AT_ONCE = 64
 

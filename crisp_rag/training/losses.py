@@ -133,16 +133,18 @@ class CrispLoss(nn.Module):
 
     def _of_tokens(self, features: list[dict[str, Any]], tokens: list[tuple[Tensor, Tensor]]) -> Tensor:
         """The loss for (B, T, D) token vectors and (B, T) masks of queries, positives and negatives."""
-        with torch.autocast(tokens[0][0].device.type, enabled=False):  # bfloat16 is for the backbone: scores are close
-            return self._in_float32(features, [(vectors.float(), mask) for vectors, mask in tokens])
+        taught = self._teacher_tokens(features) if self._teacher and self.distillation else tokens
+        with torch.autocast(tokens[0][0].device.type, enabled=False):  # bfloat16 is for backbones: scores are close
+            return self._of_float32(_in_float32(tokens), _in_float32(taught))
 
-    def _in_float32(self, features: list[dict[str, Any]], tokens: list[tuple[Tensor, Tensor]]) -> Tensor:
+    def _of_float32(self, tokens: list[tuple[Tensor, Tensor]], taught: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """The same for float32 vectors, and those that the teacher scores."""
         pooling = self._pooling_of_step()
         query, query_mask = _pool(pooling, *tokens[0], "query")
         columns = [_pool(pooling, *column, "document") for column in tokens[1:]]
         weighted = isinstance(pooling, ClusterPooling) and pooling.weighs_queries
         length = (tokens[0][1] if weighted else query_mask).sum(dim=1, keepdim=True).clamp_min(1)
-        target = self._teacher_scores(features, tokens) if self.distillation else None
+        target = self._teacher_scores(taught) if self.distillation else None
 
         self.parts = {}
         losses = []
@@ -178,11 +180,12 @@ class CrispLoss(nn.Module):
         drawn.query, drawn.document = query, document  # type: ignore[union-attr]
         return drawn
 
-    def _teacher_scores(self, features: list[dict[str, Any]], tokens: list[tuple[Tensor, Tensor]]) -> Tensor:
+    def _teacher_tokens(self, features: list[dict[str, Any]]) -> list[tuple[Tensor, Tensor]]:
         with torch.no_grad():
-            if self._teacher:
-                given = [token_vectors(self._teacher[0], column, task) for column, task in _with_tasks(features)]
-                tokens = [(vectors.float(), mask) for vectors, mask in given]
+            return [token_vectors(self._teacher[0], column, task) for column, task in _with_tasks(features)]
+
+    def _teacher_scores(self, tokens: list[tuple[Tensor, Tensor]]) -> Tensor:
+        with torch.no_grad():
             length = tokens[0][1].sum(dim=1, keepdim=True).clamp_min(1)
             pooling = find_pooling(self.model, BatchedPooling)
             if isinstance(pooling, ClusterPooling):
@@ -190,6 +193,10 @@ class CrispLoss(nn.Module):
                     pooling.keep_all(*column, "document" if position else "query") for position, column in enumerate(tokens)
                 ]
             return _scores(*tokens[0], tokens[1:]) / length
+
+
+def _in_float32(tokens: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    return [(vectors.float(), mask) for vectors, mask in tokens]
 
 
 def _one_bit(vectors: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sentence_transformers.util import batch_to_device
 
 from crisp_rag.errors import InvalidInputError
 from crisp_rag.training import TrainingOptions, train
@@ -18,9 +19,8 @@ TEXTS = ["The lamp stands at the harbour.", "A baker cleans the oven every week 
 
 
 def _vectors(encoder: Any, texts: list[str]) -> torch.Tensor:
-    features = encoder.model.preprocess(texts, task="document")
-    on_device = {key: value.to(encoder.model.device) for key, value in features.items() if isinstance(value, torch.Tensor)}
-    vectors, mask = token_vectors(encoder.model, on_device, "document")
+    features = batch_to_device(encoder.model.preprocess(texts, task="document"), encoder.model.device)
+    vectors, mask = token_vectors(encoder.model, features, "document")
     return vectors * mask.unsqueeze(-1)
 
 
