@@ -66,8 +66,9 @@ class _TokenisedOnce(MultiVectorEncoder):
     _tokenised = threading.local()
 
     def _inference(self, inputs: list, **options: Any) -> Any:
-        if not options.get("prompt") and all(isinstance(text, str) for text in inputs):
-            self._tokenised.ids = dict(zip(inputs, _token_ids(self, inputs, options.get("task")), strict=True))
+        if all(isinstance(text, str) for text in inputs):
+            rows = _token_ids(self, inputs, options.get("task"), options.get("prompt"))
+            self._tokenised.ids = dict(zip(inputs, rows, strict=True))
         try:
             return super()._inference(inputs, **options)
         finally:
@@ -85,9 +86,10 @@ class _TokenisedOnce(MultiVectorEncoder):
         return {"input_ids": ids, "attention_mask": mask, "modality": "text"}
 
 
-def _token_ids(model: MultiVectorEncoder, texts: list[str], task: str | None) -> list[list[int]]:
+def _token_ids(model: MultiVectorEncoder, texts: list[str], task: str | None, prompt: str | None) -> list[list[int]]:
     own = {"query": getattr(model[0], "query_length", None), "document": getattr(model[0], "document_length", None)}
     limit = own.get(task or "") or model.max_seq_length
+    texts = [prompt + text for text in texts] if prompt else texts
     encoded = model.tokenizer(texts, truncation=True, max_length=limit, return_attention_mask=False)
     return encoded["input_ids"]
 
@@ -102,12 +104,14 @@ def padded_ids(rows: Sequence[list[int]], pad: int) -> tuple[Tensor, Tensor]:
 
 
 def _tokenises_plainly(model: MultiVectorEncoder) -> bool:
-    """Whether the pipeline makes of texts what its tokenizer does: no expansion of queries, no template, no prompt."""
+    """Whether the pipeline makes of texts what its tokenizer does: no expansion of queries, no template; a prompt stands before
+    the text and nothing more."""
     texts = ["one two three", "word " * 2 * (model.max_seq_length or 512)]
     for task in ("query", "document"):
-        expected = model.preprocess(texts, task=task)
+        prompt = model.prompts.get(task) or None
+        expected = model.preprocess(texts, prompt=prompt, task=task)
         try:
-            ids, mask = padded_ids(_token_ids(model, texts, task), model.tokenizer.pad_token_id)
+            ids, mask = padded_ids(_token_ids(model, texts, task, prompt), model.tokenizer.pad_token_id)
         except (TypeError, ValueError, AttributeError):
             return False
         if not (torch.equal(expected["input_ids"], ids) and torch.equal(expected["attention_mask"], mask)):

@@ -78,6 +78,8 @@ def spherical_kmeans(
     with torch.no_grad():
         lengths = mask.sum(dim=1)
         whole = lengths <= clusters
+        if bool(whole.all()):
+            return _one_hot((mask.cumsum(dim=1) - 1).clamp(0, width - 1), mask, width).to(embeddings.dtype)
         given = embeddings.detach().float()
         if not bool(mask.all()):
             given = given * mask.unsqueeze(-1)

@@ -15,7 +15,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from crisp_rag.errors import EncoderError, InvalidInputError
 from crisp_rag.models import acceleration, clustering
+from crisp_rag.models.masking import ContentMask, skipped_tokens
 from crisp_rag.models.pooling import ClusterPooling, SpacingPooling, TailPooling, find_pooling, parse_pooling
 from crisp_rag.models.weighting import QueryTokenWeights
 
@@ -40,7 +41,8 @@ MANY_DOCUMENTS = 64
 DEFAULT_ENCODER_NAME = "crisp-minilm"
 POSTHOC_ENCODER_NAME = "minilm-posthoc-8x32"
 _OWN_MODULES = {
-    f"{cls.__module__}.{cls.__name__}": cls for cls in (ClusterPooling, TailPooling, SpacingPooling, QueryTokenWeights)
+    f"{cls.__module__}.{cls.__name__}": cls
+    for cls in (ClusterPooling, TailPooling, SpacingPooling, QueryTokenWeights, ContentMask)
 }
 
 
@@ -107,6 +109,7 @@ class CrispEncoder:
         self._fast: MultiVectorEncoder | None = None
         self._fast_tried = False
         self._fast_guard = threading.Lock()
+        self._cutting: dict[int, Any] = {}
 
     def __repr__(self) -> str:
         return f"CrispEncoder({self.name!r}, dim={self.dim}, pooling={self.pooling!r})"
@@ -146,9 +149,50 @@ class CrispEncoder:
         return self._fingerprint
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text, special ones included, uncut."""
-        encoded = self.tokenizer(list(texts), add_special_tokens=True, truncation=False, verbose=False)
+        """Tokens of each text as a document, special ones and the marker included, uncut."""
+        marker = self.model.prompts.get("document") or ""
+        encoded = self.tokenizer([marker + text for text in texts], truncation=False, verbose=False)
         return [len(ids) for ids in encoded["input_ids"]]
+
+    def token_spans(self, texts: Sequence[str], task: str = "document") -> list[list[tuple[int, int]]] | None:
+        """Where the tokens stand whose vectors :meth:`encode_tokens` gives: (start, end) characters a vector, in order.
+
+        Special tokens and the marker, where they are kept, have no width.  None if the tokenizer does not say.
+        """
+        tokenizer = self._cutting_tokenizer(task)
+        if tokenizer is None:
+            return None
+        marker = self.model.prompts.get(task) or ""
+        spans = []
+        for encoded in tokenizer.encode_batch([marker + text for text in texts]):
+            kept = self._kept(torch.tensor([encoded.ids]), task)
+            places = [(max(0, start - len(marker)), max(0, end - len(marker))) for start, end in encoded.offsets]
+            spans.append([place for place, keep in zip(places, kept) if keep])
+        return spans
+
+    def _cutting_tokenizer(self, task: str) -> Any:
+        """A copy that cuts where the encoder does: that is a setting of the tokenizer, which others rely on."""
+        own_limit = self.max_document_tokens if task != "query" else getattr(self.model[0], "query_length", None)
+        limit = own_limit or self.model.max_seq_length or 512
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is not None and limit not in self._cutting:
+            own = type(backend).from_str(backend.to_str())
+            own.no_padding()
+            own.enable_truncation(limit)
+            self._cutting[limit] = own
+        return self._cutting.get(limit)
+
+    def _kept(self, ids: Tensor, task: str) -> list[bool]:
+        """Which of a text's (1, T) tokens are represented at all."""
+        features: dict[str, Tensor] = {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "token_embeddings": torch.zeros(*ids.shape, 1),
+        }
+        for module in self.model:
+            if isinstance(module, (MultiVectorMask, QueryTokenWeights)):
+                features = module(features, task=task)
+        return features["attention_mask"][0].bool().tolist()
 
     def encode_query(self, texts: str | Sequence[str], *, batch_size: int = 32, show_progress: bool = False) -> Any:
         """Encode queries.
@@ -170,7 +214,7 @@ class CrispEncoder:
     def encode_tokens(self, texts: Sequence[str], task: str = "document", *, batch_size: int = 32) -> list[np.ndarray]:
         """The unpooled unit vectors of every token, (tokens, dim) float32 a text, special tokens included."""
         kept = {name: module for name, module in self.model.named_children() if not isinstance(module, BaseTokenPooling)}
-        unpooled = MultiVectorEncoder(modules=list(kept.values()), device=str(self.model.device))
+        unpooled = MultiVectorEncoder(modules=list(kept.values()), device=str(self.model.device), prompts=self.model.prompts)
         return CrispEncoder(unpooled, name=self.name, backend="torch")._encode(list(texts), task, batch_size, False)  # type: ignore[return-value]
 
     def with_pooling(self, spec: str, **options: Any) -> CrispEncoder:
@@ -179,7 +223,8 @@ class CrispEncoder:
         modules = [module for module in self.model if not isinstance(module, BaseTokenPooling)]
         own = self.pooling_module
         other = parse_pooling(spec, **{**(own.options if isinstance(own, ClusterPooling) else {}), **options})
-        model = _CrispModel(modules=modules + ([other] if other else []), device=str(self.model.device))
+        modules += [other] if other else []
+        model = _CrispModel(modules=modules, device=str(self.model.device), prompts=self.model.prompts)
         name = self.name.removesuffix(f"-{self.pooling}") if self.source is None else self.name.partition("@")[0]
         label = f"{name}-{spec}" if self.source is None else f"{name}@{spec}"
         source = None if self.source is None else f"{self.source.removesuffix(f'@{self.pooling}')}@{spec}"
@@ -232,6 +277,8 @@ def build_encoder(
     name: str | None = None,
     device: str | None = None,
     query_weights: Tensor | None = None,
+    prompts: Mapping[str, str] | None = None,
+    content_only: bool = False,
     backend: Backend = "auto",
     **pooling_options: Any,
 ) -> CrispEncoder:
@@ -244,6 +291,9 @@ def build_encoder(
         name: For people; made from backbone and pooling by default.
         device: ``cpu``, ``cuda``, ...; chosen by sentence-transformers by default.
         query_weights: (vocabulary,) weights of query tokens, see :mod:`crisp_rag.models.weighting`; alike by default.
+        prompts: What stands before each text: {"query": ..., "document": ...}.  Backbones trained for late interaction
+            know queries from documents by a marker; it is saved with the encoder, users never type it.
+        content_only: Documents are represented by their words alone, see :mod:`crisp_rag.models.masking`.
         backend: See :class:`CrispEncoder`.
         pooling_options: Options of :class:`crisp_rag.models.pooling.ClusterPooling`.
 
@@ -258,12 +308,15 @@ def build_encoder(
             transformer = Transformer(path, max_seq_length=max_tokens)
     except (OSError, ValueError) as error:
         raise EncoderError(f"The backbone {path!r} cannot be loaded: {error}") from error
-    modules: list[nn.Module] = [transformer, MultiVectorMask(), Normalize(module_input_name="token_embeddings")]
+    mask = MultiVectorMask()
+    if content_only:
+        mask = ContentMask(skipped_tokens(transformer.tokenizer, (prompts or {}).get("document")))
+    modules: list[nn.Module] = [transformer, mask, Normalize(module_input_name="token_embeddings")]
     if query_weights is not None:
         modules.append(QueryTokenWeights(len(query_weights), query_weights))
     if module is not None:
         modules.append(module)
-    model = _CrispModel(modules=modules, device=device)
+    model = _CrispModel(modules=modules, device=device, prompts=dict(prompts) if prompts else None)
     label = name or f"{'minilm' if backbone is None else Path(path).name}-{pooling}"
     return CrispEncoder(model, name=label, backend=backend)
 

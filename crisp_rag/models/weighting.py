@@ -20,7 +20,8 @@ class QueryTokenWeights(Module):
     """Scales the token vectors of queries by a weight a token of the vocabulary; documents pass unchanged.
 
     Place it behind the token-level ``Normalize`` module and before the pooling.  The weights of a query are brought to
-    a mean of 1, so that scores keep the range they have without weights.
+    a mean of 1, so that scores keep the range they have without weights.  A token of weight 0 is left out; a query of such
+    tokens alone keeps them all, and they weigh alike.
 
     Args:
         vocabulary: Tokens of the vocabulary.
@@ -43,9 +44,12 @@ class QueryTokenWeights(Module):
         if task == "query" and "input_ids" in features:
             mask = features["attention_mask"].bool()
             weights = self.weights[features["input_ids"]] * mask
-            total = weights.sum(dim=1, keepdim=True)
-            weights = torch.where(total > 0, weights * mask.sum(dim=1, keepdim=True) / total.clamp_min(1e-12), mask)
+            some = weights.sum(dim=1, keepdim=True) > 0
+            mask = torch.where(some, weights > 0, mask)
+            weights = torch.where(some, weights, mask.to(weights.dtype))
+            weights = weights * mask.sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True).clamp_min(1e-12)
             features["token_embeddings"] = features["token_embeddings"] * weights.unsqueeze(-1)
+            features["attention_mask"] = mask
         return features
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
@@ -60,17 +64,20 @@ class QueryTokenWeights(Module):
         return cls.load_torch_weights(model_name_or_path=model_name_or_path, model=module, **hub)  # type: ignore[return-value]
 
 
-def rarity_weights(tokenizer: Any, texts: Iterable[str], *, power: float = 0.5, batch_size: int = 1024) -> Tensor:
+def rarity_weights(
+    tokenizer: Any, texts: Iterable[str], *, power: float = 0.5, ignored: Iterable[str] = (), batch_size: int = 1024
+) -> Tensor:
     """Inverse document frequencies of tokens, tempered.
 
     Args:
         tokenizer: A Hugging Face tokenizer.
         texts: What the frequencies are counted in.
         power: 1 is the plain log((n + 1) / (df + 0.5)); 0 makes all weights 1.  The square root retrieves best.
+        ignored: Tokens that weigh nothing, such as those that the tokenizer adds to every text.
         batch_size: Texts that are tokenised together.
 
     Returns:
-        (vocabulary,) float32.  Special tokens, which every text has, weigh next to nothing.
+        (vocabulary,) float32.  Special tokens, which every text has, weigh next to nothing even if they are not ignored.
     """
     frequencies = torch.zeros(len(tokenizer))
     count = 0
@@ -88,4 +95,6 @@ def rarity_weights(tokenizer: Any, texts: Iterable[str], *, power: float = 0.5, 
             batch.clear()
     if batch:
         add()
-    return ((count + 1) / (frequencies + 0.5)).log().clamp_min(0.0) ** power
+    weights = ((count + 1) / (frequencies + 0.5)).log().clamp_min(0.0) ** power
+    weights[tokenizer.convert_tokens_to_ids(list(ignored))] = 0.0
+    return weights

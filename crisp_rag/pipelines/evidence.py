@@ -89,8 +89,7 @@ class PassageVectors:
     def __init__(self, encoder: Any, capacity: int = CAPACITY) -> None:
         self.tokens = encoder.with_pooling("none") if hasattr(encoder, "with_pooling") else encoder
         self.capacity = capacity
-        self._tokenizer = _own_tokenizer(self.tokens, cut=True)
-        self._counter = _own_tokenizer(self.tokens, cut=False)
+        self._counter = _counting_tokenizer(self.tokens)
         self._known: OrderedDict[tuple[str, str], ReadPassage] = OrderedDict()
         self._guard = threading.Lock()
 
@@ -103,7 +102,7 @@ class PassageVectors:
         found = self.tokens.encode_query(list(texts))
         questions = []
         for text, vectors in zip(texts, found, strict=True):
-            offsets = self._offsets(text)
+            offsets = self._offsets(text, "query")
             fits = offsets is not None and len(offsets) == len(vectors)
             questions.append(Question(text, vectors, np.linalg.norm(vectors, axis=1), offsets if fits else None))
         return questions
@@ -130,13 +129,13 @@ class PassageVectors:
 
     def _encode(self, keys: Sequence[tuple[str, str]]) -> list[ReadPassage]:
         sentences = [split_sentences(text) for _, text in keys]
-        if self._tokenizer is None:
+        if self._counter is None:
             return self._alone(sentences)
         texts = [f"{context}\n{text}" if context else text for context, text in keys]
         vectors = self.tokens.encode_document(texts)
         passages = []
         for number, (context, _) in enumerate(keys):
-            offsets = self._offsets(texts[number])
+            offsets = self._offsets(texts[number], "document")
             if offsets is None or len(offsets) != len(vectors[number]):
                 passages += self._alone([sentences[number]])
                 continue
@@ -174,22 +173,20 @@ class PassageVectors:
             passages.append(ReadPassage(sentences, np.concatenate(own) if own else np.zeros((0, 1), np.float16), bounds))
         return passages
 
-    def _offsets(self, text: str) -> list[tuple[int, int]] | None:
-        """Where each token that the encoder reads stands; None if its tokenizer does not say."""
-        return None if self._tokenizer is None else self._tokenizer.encode(text).offsets
+    def _offsets(self, text: str, task: str) -> list[tuple[int, int]] | None:
+        """Where the token of each vector stands; None if the encoder does not say."""
+        spans = self.tokens.token_spans([text], task) if hasattr(self.tokens, "token_spans") else None
+        return None if spans is None else spans[0]
 
 
-def _own_tokenizer(encoder: Any, cut: bool) -> Any:
-    """A copy that cuts where the encoder does, or never: that is a setting of the tokenizer, which its owner relies on."""
+def _counting_tokenizer(encoder: Any) -> Any:
+    """A copy that never cuts: that is a setting of the tokenizer, which its owner relies on."""
     backend = getattr(getattr(encoder, "tokenizer", None), "backend_tokenizer", None)
     if backend is None:
         return None
     own = type(backend).from_str(backend.to_str())
     own.no_padding()
-    if cut:
-        own.enable_truncation(encoder.max_document_tokens)
-    else:
-        own.no_truncation()
+    own.no_truncation()
     return own
 
 

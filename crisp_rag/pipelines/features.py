@@ -208,8 +208,8 @@ def _unasked(vectors: np.ndarray, question: Question) -> tuple[float, float]:
     """
     directions = question.vectors / np.maximum(question.weights, 1e-6)[:, None]
     similarity = directions @ vectors.astype(np.float32).T
-    inner = similarity[1:-1] if len(similarity) > 2 else similarity  # without the special tokens
-    named = inner.max(axis=0)
+    worded = [row for row, (start, end) in enumerate(question.offsets or []) if end > start]  # without the special tokens
+    named = (similarity[worded] if worded else similarity).max(axis=0)
     rows = [
         row for row, (start, end) in enumerate(question.offsets or []) if question.text[start:end].lower() in QUESTION_WORDS
     ]

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from crisp_rag.errors import InvalidInputError
 from crisp_rag.models.pooling import BatchedPooling, ClusterPooling, check_budget, find_pooling
+from crisp_rag.training.teachers import Teacher
 
 Codec = Literal["float", "sign", "both"]
 
@@ -36,11 +37,12 @@ class CrispLoss(nn.Module):
         contrast: Weight of the contrastive part.
         distillation: Weight of KL(teacher || student) over the step's documents; the teacher scores with all token
             vectors.
-        teacher: An unpruned model that stays as it is; None takes the student's own token vectors of the same step,
-            which costs no second forward pass.
+        teacher: Scores that stay as they are (:mod:`crisp_rag.training.teachers`); None takes the student's own token
+            vectors of the same step, which costs no second forward pass.
         teacher_scale: 1 / temperature of both sides of the distillation.
-        budgets: (query, document) budgets to draw from, one pair a step: one encoder for all of them.  None keeps
-            the pooling's own.
+        budgets: (query, document) budgets to draw from: one encoder for all of them.  None keeps the pooling's own.
+        draws: How many of the budgets a step takes; the loss is their mean.  The backbone's part is shared, so a second
+            one costs next to nothing.
         codec: ``sign`` scores document vectors as their one-bit code decodes (signs / sqrt(dim)), with a
             straight-through gradient (Bengio et al. 2013, arXiv 1308.3432); ``both`` takes the mean of that loss
             and the one of the vectors as they are, for an encoder that serves either index.
@@ -59,9 +61,10 @@ class CrispLoss(nn.Module):
         scale: float = 20.0,
         contrast: float = 1.0,
         distillation: float = 1.0,
-        teacher: MultiVectorEncoder | None = None,
+        teacher: Teacher | None = None,
         teacher_scale: float = 20.0,
         budgets: Sequence[tuple[int | str, int | str]] | None = None,
+        draws: int = 1,
         codec: Codec = "float",
         mini_batch_size: int | None = None,
         seed: int = 0,
@@ -77,6 +80,7 @@ class CrispLoss(nn.Module):
         self.distillation = distillation
         self.teacher_scale = teacher_scale
         self.budgets = [(check_budget(query), check_budget(document)) for query, document in budgets or []]
+        self.draws = draws
         self.codec = codec
         self.mini_batch_size = mini_batch_size
         self.seed = seed
@@ -86,11 +90,13 @@ class CrispLoss(nn.Module):
         """The parts of the last loss, for the log."""
         if self.budgets and not isinstance(find_pooling(model, BatchedPooling), ClusterPooling):
             raise InvalidInputError("Budgets are drawn for a ClusterPooling; this model has none.")
-        self._teacher = [teacher] if teacher is not None else []  # in a list: not a part of what is trained or saved
+        if not 1 <= draws <= max(1, len(self.budgets)):
+            raise InvalidInputError(f"draws is a number from 1 to that of the budgets, got {draws}.")
+        self.teacher = teacher
 
     def get_config_dict(self) -> dict[str, Any]:
         """The settings, for the model card."""
-        keys = ("scale", "contrast", "distillation", "teacher_scale", "budgets", "codec", "mini_batch_size", "seed")
+        keys = ("scale", "contrast", "distillation", "teacher_scale", "budgets", "draws", "codec", "mini_batch_size", "seed")
         return {key: getattr(self, key) for key in keys}
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> Tensor:
@@ -133,32 +139,43 @@ class CrispLoss(nn.Module):
 
     def _of_tokens(self, features: list[dict[str, Any]], tokens: list[tuple[Tensor, Tensor]]) -> Tensor:
         """The loss for (B, T, D) token vectors and (B, T) masks of queries, positives and negatives."""
-        taught = self._teacher_tokens(features) if self._teacher and self.distillation else tokens
+        target = self.teacher.scores(_with_tasks(features)) if self.teacher and self.distillation else None
         with torch.autocast(tokens[0][0].device.type, enabled=False):  # bfloat16 is for backbones: scores are close
-            return self._of_float32(_in_float32(tokens), _in_float32(taught))
+            return self._of_float32(_in_float32(tokens), None if target is None else target.float())
 
-    def _of_float32(self, tokens: list[tuple[Tensor, Tensor]], taught: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """The same for float32 vectors, and those that the teacher scores."""
-        pooling = self._pooling_of_step()
-        query, query_mask = _pool(pooling, *tokens[0], "query")
-        columns = [_pool(pooling, *column, "document") for column in tokens[1:]]
-        weighted = isinstance(pooling, ClusterPooling) and pooling.weighs_queries
-        length = (tokens[0][1] if weighted else query_mask).sum(dim=1, keepdim=True).clamp_min(1)
-        target = self._teacher_scores(taught) if self.distillation else None
-
+    def _of_float32(self, tokens: list[tuple[Tensor, Tensor]], target: Tensor | None) -> Tensor:
+        """The same for float32 vectors, and the (B, documents) scores of the teacher if it is another one."""
+        if target is None and self.distillation:
+            target = self._own_scores(tokens)
         self.parts = {}
         losses = []
-        for code in ("float", "sign") if self.codec == "both" else (self.codec,):
-            coded = [(_one_bit(vectors), mask) for vectors, mask in columns] if code == "sign" else columns
-            losses.append(self._of_scores(_scores(query, query_mask, coded) / length, target, code))
+        pooled: dict[tuple[str, Any], Any] = {}  # of several draws, one side's budget may be the same
+        for pooling in self._poolings_of_step():
+            query, query_mask = self._pool_once(pooled, pooling, tokens[:1], "query")[0]
+            columns = self._pool_once(pooled, pooling, tokens[1:], "document")
+            weighted = isinstance(pooling, ClusterPooling) and pooling.weighs_queries
+            length = (tokens[0][1] if weighted else query_mask).sum(dim=1, keepdim=True).clamp_min(1)
+            for code in ("float", "sign") if self.codec == "both" else (self.codec,):
+                coded = [(_one_bit(vectors), mask) for vectors, mask in columns] if code == "sign" else columns
+                losses.append(self._of_scores(_scores(query, query_mask, coded) / length, target, code))
+        count = len(losses) / (2 if self.codec == "both" else 1)
+        self.parts = {name: value / count for name, value in self.parts.items()}
         return torch.stack(losses).mean()
+
+    def _pool_once(
+        self, pooled: dict[tuple[str, Any], Any], pooling: Any, columns: list[tuple[Tensor, Tensor]], task: str
+    ) -> list[tuple[Tensor, Tensor]]:
+        key = (task, pooling.budget(task) if isinstance(pooling, BatchedPooling) else None)
+        if key not in pooled:
+            pooled[key] = [_pool(pooling, *column, task) for column in columns]
+        return pooled[key]
 
     def _of_scores(self, scores: Tensor, target: Tensor | None, code: str) -> Tensor:
         """The weighted parts for (B, documents) mean MaxSim scores, with the teacher's to distil from."""
         loss = scores.new_zeros(())
         if self.contrast:
             part = nn.functional.cross_entropy(scores * self.scale, torch.arange(len(scores), device=scores.device))
-            self.parts[f"contrast_{code}"] = float(part.detach())
+            self._add_part(f"contrast_{code}", part)
             loss = loss + self.contrast * part
         if target is not None:
             part = nn.functional.kl_div(
@@ -167,24 +184,26 @@ class CrispLoss(nn.Module):
                 reduction="batchmean",
                 log_target=True,
             )
-            self.parts[f"distillation_{code}"] = float(part.detach())
+            self._add_part(f"distillation_{code}", part)
             loss = loss + self.distillation * part
         return loss
 
-    def _pooling_of_step(self) -> Any:
+    def _add_part(self, name: str, part: Tensor) -> None:
+        self.parts[name] = self.parts.get(name, 0.0) + float(part.detach())
+
+    def _poolings_of_step(self) -> list[Any]:
         pooling = find_pooling(self.model, BatchedPooling)
         if not self.budgets:
-            return pooling
-        query, document = random.Random(f"{self.seed}-{self.step}").choice(self.budgets)
-        drawn = copy.copy(pooling)
-        drawn.query, drawn.document = query, document  # type: ignore[union-attr]
+            return [pooling]
+        drawn = []
+        for query, document in random.Random(f"{self.seed}-{self.step}").sample(self.budgets, self.draws):
+            each = copy.copy(pooling)
+            each.query, each.document = query, document  # type: ignore[union-attr]
+            drawn.append(each)
         return drawn
 
-    def _teacher_tokens(self, features: list[dict[str, Any]]) -> list[tuple[Tensor, Tensor]]:
-        with torch.no_grad():
-            return [token_vectors(self._teacher[0], column, task) for column, task in _with_tasks(features)]
-
-    def _teacher_scores(self, tokens: list[tuple[Tensor, Tensor]]) -> Tensor:
+    def _own_scores(self, tokens: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """What the student's own (B, T, D) token vectors score before they are pooled."""
         with torch.no_grad():
             length = tokens[0][1].sum(dim=1, keepdim=True).clamp_min(1)
             pooling = find_pooling(self.model, BatchedPooling)

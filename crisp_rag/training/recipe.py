@@ -31,6 +31,7 @@ from crisp_rag.training.batches import PlannedBatchSampler, plan_batches
 from crisp_rag.training.data import Example
 from crisp_rag.training.losses import Codec, CrispLoss
 from crisp_rag.training.model_card import model_card
+from crisp_rag.training.teachers import Teacher
 from crisp_rag.training.trunk import TrunkMemory, frozen_trunk, transformer_layers
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ class TrainingOptions:
             instead of the maps; they are merged into the weights at the end.  None trains the weights.
         average: How far the saved weights go from the start's (0) to the trained ones (1).  Half way keeps more of what
             the start knows of other texts than those trained on (WiSE-FT, Wortsman et al. 2021, arXiv 2109.01903).
-        scale, contrast, distillation, teacher_scale, budgets, codec, mini_batch_size: See :class:`CrispLoss`.
+        scale, contrast, distillation, teacher_scale, budgets, draws, codec, mini_batch_size: See :class:`CrispLoss`.
+        bfloat16: Run the backbone in bfloat16 autocast; losses stay in float32.  A GPU that can does so anyway; a processor
+            with bfloat16 products takes half the time a step.
         evaluate_steps: Call ``evaluate`` every so many steps; 0 for never.
         save_steps: A checkpoint every so many steps, the newest two are kept; 0 for none.
         seed: Decides order, batches and budgets.
@@ -76,14 +79,16 @@ class TrainingOptions:
     distillation: float = 1.0
     teacher_scale: float = 20.0
     budgets: tuple[tuple[int | str, int | str], ...] = ()
+    draws: int = 1
     codec: Codec = "float"
     mini_batch_size: int | None = None
+    bfloat16: bool = False
     evaluate_steps: int = 0
     save_steps: int = 100
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "per_group", "max_tokens"):
+        for name in ("steps", "batch_size", "per_group", "max_tokens", "draws"):
             if getattr(self, name) < 1:
                 raise InvalidInputError(f"{name} must be at least 1, got {getattr(self, name)}.")
         for name in ("layers", "lora_rank", "mini_batch_size"):
@@ -123,7 +128,7 @@ def train(
     out: str | Path,
     options: TrainingOptions | None = None,
     *,
-    teacher: CrispEncoder | None = None,
+    teacher: Teacher | None = None,
     trunk_memory: TrunkMemory | None = None,
     name: str | None = None,
     resume: bool = False,
@@ -137,7 +142,7 @@ def train(
         examples: What to learn.  Every example takes part with as many negatives as the one that has fewest.
         out: Folder of the trained encoder, its ``training.json`` and model card and, until it is done, checkpoints.
         options: How to train.
-        teacher: Unpruned encoder to distil from; None takes the student's own token vectors.
+        teacher: What to distil from; None takes the student's own token vectors.
         trunk_memory: Hidden states below the trained layers that an earlier run from the same backbone left.
         name: The trained encoder's name; the folder's name by default.
         resume: Go on from the newest checkpoint under ``out``, if there is one.
@@ -174,8 +179,8 @@ def train(
     loss = CrispLoss(
         model,
         scale=options.scale, contrast=options.contrast, distillation=options.distillation,
-        teacher=teacher.model if teacher else None, teacher_scale=options.teacher_scale,
-        budgets=options.budgets or None, codec=options.codec, mini_batch_size=options.mini_batch_size, seed=options.seed,
+        teacher=teacher, teacher_scale=options.teacher_scale,
+        budgets=options.budgets or None, draws=options.draws, codec=options.codec, mini_batch_size=options.mini_batch_size, seed=options.seed,
     )  # fmt: skip
     watch = _Watch(loss, on_step, _evaluation(encoder, evaluate, read), options.evaluate_steps)
     parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -192,9 +197,11 @@ def train(
         report_to="none",
         disable_tqdm=True,
         seed=options.seed,
-        bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        use_cpu=not torch.cuda.is_available(),
+        bf16=options.bfloat16 or (torch.cuda.is_available() and torch.cuda.is_bf16_supported()),
         batch_sampler=_Planned(plan),  # type: ignore[arg-type]
         dataloader_pin_memory=torch.cuda.is_available(),
+        prompts={column: model.prompts.get("query" if column == "anchor" else "document") or "" for column in columns},
     )
     trainer = _trainer_class()(
         model=model, args=arguments, train_dataset=Dataset.from_dict(columns), loss=loss, callbacks=[watch]

@@ -72,7 +72,7 @@ def test_budgets_are_drawn_by_seed_and_step(tiny: Any) -> None:
         pairs = []
         for step in range(30):
             loss.step = step
-            pooling = loss._pooling_of_step()
+            (pooling,) = loss._poolings_of_step()
             pairs.append((pooling.query, pooling.document))
         return pairs
 

@@ -172,10 +172,11 @@ def test_impossible_options_are_refused(bad: dict[str, Any]) -> None:
 
 def test_the_teacher_is_neither_trained_nor_saved(tiny: Any, tiny_backbone: Path, examples: Any, tmp_path: Path) -> None:
     from crisp_rag.models import build_encoder
+    from crisp_rag.training.teachers import TokenTeacher
 
     teacher = build_encoder(tiny_backbone, pooling="none", max_tokens=64, device="cpu")
     before = _weights(teacher)
-    train(tiny, examples, tmp_path / "out", OPTIONS, teacher=teacher)
+    train(tiny, examples, tmp_path / "out", OPTIONS, teacher=TokenTeacher(teacher.model))
     for name, value in _weights(teacher).items():
         np.testing.assert_array_equal(value, before[name])
     assert set(_weights(load_encoder(tmp_path / "out", device="cpu"))) == set(before)
