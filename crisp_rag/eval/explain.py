@@ -67,7 +67,7 @@ def _described(encoder: Any, text: str, task: str) -> tuple[list[TextVector], np
     whole = isinstance(pooling, ClusterPooling) and len(vectors) > 1
     whole = whole and bool(pooling.query_text_vector if task == "query" else pooling.document_text_vector)
     parts = vectors[:-1] if whole else vectors
-    spans = _token_spans(encoder, text, len(tokens))
+    spans = (encoder.token_spans([text], task) or [[]])[0]
     # A token belongs to the vector that is nearest; where nothing is pooled, to its own, also among equal ones.
     owners = np.arange(len(tokens)) if pooling is None else (_unit(tokens) @ _unit(parts).T).argmax(axis=1)
     described = [
@@ -75,15 +75,6 @@ def _described(encoder: Any, text: str, task: str) -> tuple[list[TextVector], np
         for number in range(len(parts))
     ]
     return described + ([TextVector((), whole=True)] if whole else []), vectors
-
-
-def _token_spans(encoder: Any, text: str, count: int) -> list[tuple[int, int]]:
-    """Start and end of each token in the text; empty where the tokenizer's tokens are not those that have vectors."""
-    encoded = encoder.tokenizer(
-        text, truncation=True, max_length=encoder.max_document_tokens, return_offsets_mapping=True, verbose=False
-    )
-    spans = [(int(start), int(end)) for start, end in encoded["offset_mapping"]]
-    return spans if len(spans) == count else []
 
 
 def _pieces(text: str, spans: Sequence[tuple[int, int]]) -> tuple[str, ...]:

@@ -2,9 +2,12 @@
 
 ===============  =================================================================================================
 bm25             Words: bm25s with k1 0.9 and b 0.4 (Anserini's settings), English stop words, Snowball stems.
-dense            One vector a document: the same MiniLM as its makers use it, mean-pooled, inner product in FAISS.
-colbert          All token vectors of that MiniLM, nothing pooled: the quality and the size that CRISP starts from.
-posthoc          Those token vectors clustered after the fact, 8 a query and 32 a document: no training for it.
+dense            One vector a document: all-MiniLM-L6-v2 as its makers use it, mean-pooled, inner product in FAISS.
+colbert          All token vectors of answerai-colbert-small-v1, as its makers use it but for their projection: the quality
+                 and the size that CRISP starts from.  :mod:`crisp_rag.eval.backbones` says where its weights are.
+posthoc          Those vectors clustered by k-means after the fact, 8 a query and 32 a document: no training for it.
+ward             Those of documents clustered by Ward's method after the fact to 32, queries whole.
+minilm-colbert   All token vectors of all-MiniLM-L6-v2; ``minilm-posthoc`` clusters them after the fact.
 crisp            The default encoder, which is what a user gets.
 hybrid           bm25 and crisp, their rankings fused (:mod:`crisp_rag.eval.fusion`).
 crisp@8x16       Another budget; so too ``posthoc@4x8`` and ``hybrid@8x16``.
@@ -292,16 +295,28 @@ def _load_dense(name: str | None = None) -> Any:
         raise EncoderError(f"The one-vector model {name!r} cannot be loaded: {error}") from error
 
 
-def _colbert() -> CrispEncoder:
-    from crisp_rag.models import build_encoder
-
-    return build_encoder(pooling="none")
-
-
 def _posthoc(budget: str = "8x32") -> CrispEncoder:
+    from crisp_rag.eval.backbones import late_interaction_backbone
+
+    return late_interaction_backbone(budget, query_centroid="sum")
+
+
+def _colbert() -> CrispEncoder:
+    from crisp_rag.eval.backbones import late_interaction_backbone
+
+    return late_interaction_backbone()
+
+
+def _ward() -> CrispEncoder:
+    from crisp_rag.eval.ward import WardPooling
+
+    return _colbert().pooled_by(WardPooling(32))
+
+
+def _minilm(pooling: str) -> CrispEncoder:
     from crisp_rag.models import build_encoder
 
-    return build_encoder(pooling=budget, query_centroid="unit")
+    return build_encoder(pooling=pooling)
 
 
 def _crisp(path: str | None = None, budget: str | None = None) -> CrispEncoder:
@@ -321,6 +336,9 @@ SYSTEMS: dict[str, Callable[[], System]] = {
     "dense": DenseSystem,
     "colbert": lambda: MultiVectorSystem("colbert", _colbert),
     "posthoc": lambda: MultiVectorSystem("posthoc", _posthoc),
+    "ward": lambda: MultiVectorSystem("ward", _ward),
+    "minilm-colbert": lambda: MultiVectorSystem("minilm-colbert", lambda: _minilm("none")),
+    "minilm-posthoc": lambda: MultiVectorSystem("minilm-posthoc", lambda: _minilm("8x32")),
     "crisp": lambda: MultiVectorSystem("crisp", _crisp),
     "hybrid": _hybrid,
 }

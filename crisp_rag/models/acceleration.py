@@ -104,8 +104,8 @@ def padded_ids(rows: Sequence[list[int]], pad: int) -> tuple[Tensor, Tensor]:
 
 
 def _tokenises_plainly(model: MultiVectorEncoder) -> bool:
-    """Whether the pipeline makes of texts what its tokenizer does: no expansion of queries, no template; a prompt stands before
-    the text and nothing more."""
+    """Whether the pipeline makes of texts what its tokenizer does: no expansion of queries, no template; a prompt stands
+    before the text and nothing more."""
     texts = ["one two three", "word " * 2 * (model.max_seq_length or 512)]
     for task in ("query", "document"):
         prompt = model.prompts.get(task) or None

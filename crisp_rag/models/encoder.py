@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from crisp_rag.errors import EncoderError, InvalidInputError
 from crisp_rag.models import acceleration, clustering
 from crisp_rag.models.masking import ContentMask, skipped_tokens
+from crisp_rag.models.names import DEFAULT_ENCODER_NAME, LIGHT_ENCODER_NAME, POSTHOC_ENCODER_NAME, SHIPPED
 from crisp_rag.models.pooling import ClusterPooling, SpacingPooling, TailPooling, find_pooling, parse_pooling
 from crisp_rag.models.weighting import QueryTokenWeights
 
@@ -38,8 +39,6 @@ Backend = Literal["auto", "torch", "openvino"]
 DEFAULT_POOLING = "8x32"
 MANY_DOCUMENTS = 64
 """From so many documents on, converting the backbone (some 3 s, once) pays."""
-DEFAULT_ENCODER_NAME = "crisp-minilm"
-POSTHOC_ENCODER_NAME = "minilm-posthoc-8x32"
 _OWN_MODULES = {
     f"{cls.__module__}.{cls.__name__}": cls
     for cls in (ClusterPooling, TailPooling, SpacingPooling, QueryTokenWeights, ContentMask)
@@ -137,9 +136,14 @@ class CrispEncoder:
 
     @property
     def max_document_tokens(self) -> int:
-        """Tokens of a document that the encoder sees, special ones included; what lies behind them is cut."""
-        transformer = self.model[0]
-        return int(getattr(transformer, "document_length", None) or self.model.max_seq_length or 512)
+        """Tokens of a document that the encoder sees, special ones included and its marker not; what lies behind them is
+        cut."""
+        marker = self.model.prompts.get("document") or ""
+        return self._limit("document") - (len(self.tokenizer.tokenize(marker)) if marker else 0)
+
+    def _limit(self, task: str) -> int:
+        """Tokens at which a text is cut, its marker included."""
+        return int(getattr(self.model[0], f"{task}_length", None) or self.model.max_seq_length or 512)
 
     @property
     def fingerprint(self) -> str:
@@ -172,8 +176,7 @@ class CrispEncoder:
 
     def _cutting_tokenizer(self, task: str) -> Any:
         """A copy that cuts where the encoder does: that is a setting of the tokenizer, which others rely on."""
-        own_limit = self.max_document_tokens if task != "query" else getattr(self.model[0], "query_length", None)
-        limit = own_limit or self.model.max_seq_length or 512
+        limit = self._limit(task)
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if backend is not None and limit not in self._cutting:
             own = type(backend).from_str(backend.to_str())
@@ -220,15 +223,22 @@ class CrispEncoder:
     def with_pooling(self, spec: str, **options: Any) -> CrispEncoder:
         """The same backbone with another pooling (see :func:`crisp_rag.models.pooling.parse_pooling`); from clusters
         to clusters, what ``options`` does not name stays as it is."""
-        modules = [module for module in self.model if not isinstance(module, BaseTokenPooling)]
         own = self.pooling_module
         other = parse_pooling(spec, **{**(own.options if isinstance(own, ClusterPooling) else {}), **options})
-        modules += [other] if other else []
+        encoder = self.pooled_by(other)
+        if self.source is None:
+            encoder.name = f"{self.name.removesuffix(f'-{self.pooling}')}-{spec}"
+        else:
+            encoder.name = f"{self.name.partition('@')[0]}@{spec}"
+            encoder.source = f"{self.source.removesuffix(f'@{self.pooling}')}@{spec}"
+        return encoder
+
+    def pooled_by(self, pooling: BaseTokenPooling | None) -> CrispEncoder:
+        """The same backbone with this pooling in place of its own, under the same name; None keeps every token vector."""
+        modules = [module for module in self.model if not isinstance(module, BaseTokenPooling)]
+        modules += [pooling] if pooling else []
         model = _CrispModel(modules=modules, device=str(self.model.device), prompts=self.model.prompts)
-        name = self.name.removesuffix(f"-{self.pooling}") if self.source is None else self.name.partition("@")[0]
-        label = f"{name}-{spec}" if self.source is None else f"{name}@{spec}"
-        source = None if self.source is None else f"{self.source.removesuffix(f'@{self.pooling}')}@{spec}"
-        return CrispEncoder(model, name=label, source=source, backend=self.backend)
+        return CrispEncoder(model, name=self.name, backend=self.backend)
 
     def save(self, path: str | Path) -> None:
         """Write a sentence-transformers checkpoint that :func:`load_encoder` reads."""
@@ -331,8 +341,9 @@ def load_encoder(
     """Load an encoder.
 
     Args:
-        name_or_path: A folder or hub name of a multi-vector checkpoint; None for the default encoder, ``crisp-minilm``
-            (384 dims, 8 query and 32 document vectors), which installs with crisp-rag: no network.
+        name_or_path: A folder or hub name of a multi-vector checkpoint; None for the default encoder, ``crisp-small``
+            (384 dims, 32 document vectors, a query's words whole), which installs with crisp-rag: no network.
+            ``crisp-minilm`` installs with it too: half the layers, 8 query vectors, encodes in half the time.
             ``minilm-posthoc-8x32`` is the same MiniLM untrained.
         budget: Another pooling than the encoder's own, such as ``8x16``; :attr:`CrispEncoder.source` remembers it as
             ``NAME@8x16``, which this function reads too.
@@ -352,10 +363,12 @@ def load_encoder(
 
 
 def _load(source: str, device: str | None, backend: Backend) -> CrispEncoder:
-    if source == DEFAULT_ENCODER_NAME:
+    if source in (DEFAULT_ENCODER_NAME, LIGHT_ENCODER_NAME):
+        from crisp_rag.models.packed import load_packed
         from crisp_rag.models.shipped import load_shipped
 
-        encoder = load_shipped(device=device, backend=backend)
+        load = load_packed if source == DEFAULT_ENCODER_NAME else load_shipped
+        encoder = load(SHIPPED[source], device=device, backend=backend)
         encoder.source = source
         return encoder
     if source == POSTHOC_ENCODER_NAME:

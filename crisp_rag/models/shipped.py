@@ -1,4 +1,4 @@
-"""The default encoder, ``crisp-minilm``: a few megabytes of trained tensors over a base that installs from the registry.
+"""The light encoder, ``crisp-minilm``: a few megabytes of trained tensors over a base that installs from the registry.
 
 ``crisp_rag/models/crisp_minilm/`` holds ``trained.safetensors`` (float16; the tensors that differ from the base),
 ``config.json`` (which base, by checksum; pooling and its options) and ``README.md``, the model card.

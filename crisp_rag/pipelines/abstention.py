@@ -26,6 +26,8 @@ import numpy as np
 from crisp_rag.errors import InvalidInputError
 
 SHIPPED = Path(__file__).parent / "calibration.json"
+"""Of the default encoder."""
+SHIPPED_LIGHT = SHIPPED.with_name("calibration-crisp-minilm.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +195,9 @@ def best_threshold(curve: Sequence[CurvePoint], answered: float | None = None) -
 
 
 def load_for(encoder: Any) -> Calibration | None:
-    """The shipped calibration if it was fitted for this token encoder, else None."""
+    """The calibration that ships for this token encoder, None if none does."""
     fingerprint = getattr(encoder, "fingerprint", None)
-    if fingerprint is None or not SHIPPED.is_file():
+    if fingerprint is None:
         return None
-    calibration = Calibration.load()
-    return calibration if calibration.fingerprint == fingerprint else None
+    shipped = (Calibration.load(path) for path in (SHIPPED, SHIPPED_LIGHT) if path.is_file())
+    return next((calibration for calibration in shipped if calibration.fingerprint == fingerprint), None)

