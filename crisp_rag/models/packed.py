@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from crisp_rag.errors import EncoderError
@@ -47,7 +47,7 @@ def save_packed(encoder: CrispEncoder, folder: str | Path) -> None:
     weights = next((module for module in encoder.model if isinstance(module, QueryTokenWeights)), None)
     if weights is not None:
         tensors["query_weights"] = weights.weights.detach().half()
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS)
+    (folder / WEIGHTS).write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
     with tempfile.TemporaryDirectory() as temporary:
         encoder.tokenizer.save_pretrained(temporary)
         for name in _TOKENIZER_FILES:
