@@ -24,6 +24,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from crisp_rag.forking import Lock, PerProcess
 from crisp_rag.index import CrispIndex, Hit
 from crisp_rag.index.checks import check_k, check_query
 from crisp_rag.index.filters import check_filter
@@ -187,14 +188,17 @@ def _alike(batch: Sequence[_Request]) -> list[list[int]]:
     return list(groups.values())
 
 
-_gatherers: weakref.WeakKeyDictionary[CrispIndex, Gatherer] = weakref.WeakKeyDictionary()
-_gatherers_guard = threading.Lock()
+_gatherers: weakref.WeakKeyDictionary[CrispIndex, PerProcess[Gatherer]] = weakref.WeakKeyDictionary()
+_gatherers_guard = Lock()
 
 
 def gatherer(index: CrispIndex) -> Gatherer:
-    """The one gatherer of an index; it and its threads go when the index is garbage."""
+    """The one gatherer of an index in this process; it and its threads go when the index is garbage.
+
+    A forked process gets another one: of its parent's it has the queue, and not the threads that empty it.
+    """
     with _gatherers_guard:
         found = _gatherers.get(index)
         if found is None:
-            found = _gatherers[index] = Gatherer()
-        return found
+            found = _gatherers[index] = PerProcess(Gatherer(), lambda _: Gatherer(), lambda _: None)
+    return found.get()
