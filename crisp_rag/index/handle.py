@@ -54,8 +54,8 @@ class Handle:
             try:
                 place = Place(folder)
             except (FileNotFoundError, NotADirectoryError):
-                open_store(path).close()  # which says what is missing
-                raise
+                open_store(path).close()  # which says what is missing, or has put it back
+                place = Place(folder)
             store = open_store(folder)
             try:
                 return cls(folder, store, place, wait)

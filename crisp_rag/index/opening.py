@@ -20,6 +20,7 @@ from crisp_rag.index import places
 from crisp_rag.index.access import explained
 from crisp_rag.index.acknowledged import acknowledged, check_acknowledged
 from crisp_rag.index.declared import declare
+from crisp_rag.index.exchange import put_back
 from crisp_rag.index.numbers import is_number
 from crisp_rag.index.plain_files import check_folder
 from crisp_rag.index.schema import FORMAT_VERSION, check_version
@@ -40,6 +41,7 @@ def exists(path: Path) -> bool:
     """Whether there is an index in the folder; one whose making was interrupted counts as none."""
     database = path / "index.sqlite"
     with explained(path):
+        put_back(path)
         if not database.exists():
             return False
         if not database.stat().st_size and not any((path / "segments").glob("*")):
@@ -106,6 +108,7 @@ def open_store(path: Path) -> Store:
     """
     database = path / "index.sqlite"
     with explained(path):
+        put_back(path)
         there = path.is_dir() and (database.exists() or (path / "segments").exists())
     if not there:
         raise IndexNotFoundError(f"There is no index at {path}: make one with CrispIndex.create or crisp-rag index.")

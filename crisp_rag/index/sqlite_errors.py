@@ -27,7 +27,7 @@ def explaining(path: Path, closed: Callable[[], bool]) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         said = str(error)
         if any(words in said for words in _TOO_LARGE):
-            raise FilterError(f"The filter is too large for SQLite ({said}): name fewer values.") from error
+            raise FilterError(f"The filter is too large or too deep for SQLite ({said}): name fewer values.") from error
         if is_full(path, error):
             raise disk_full(path) from error
         if "locked" in said:

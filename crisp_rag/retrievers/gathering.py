@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 from crisp_rag.forking import Lock, PerProcess
 from crisp_rag.index import CrispIndex, Hit
 from crisp_rag.index.checks import check_k, check_query
+from crisp_rag.index.filter_keys import key_of
 from crisp_rag.index.filters import check_filter
 from crisp_rag.index.types import Where
 
@@ -183,8 +184,7 @@ def _alike(batch: Sequence[_Request]) -> list[list[int]]:
     """The numbers of requests with the same filter; a request whose filter is a function stays alone."""
     groups: dict[Any, list[int]] = {}
     for number, request in enumerate(batch):
-        # repr tells 1 from true, which are equal in Python and different things to a filter.
-        groups.setdefault(number if callable(request.where) else repr(request.where), []).append(number)
+        groups.setdefault(number if callable(request.where) else key_of(request.where), []).append(number)
     return list(groups.values())
 
 

@@ -20,13 +20,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform c
 
 def in_child(forked: Any, task: Any) -> list[str]:
     """What a forked process tells; it has to end by itself, and soon."""
-    child = forked(task)
-    alarm = threading.Timer(60, child.kill)
-    alarm.start()
-    try:
-        code, lines = child.wait()
-    finally:
-        alarm.cancel()
+    code, lines = forked(task).wait(60)
     assert code == 0, f"{code}: {lines}"
     return lines
 
