@@ -100,7 +100,8 @@ def check_schema(connection: sqlite3.Connection, path: Path) -> None:
     """
     found = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall()
     foreign = [(kind, name) for kind, name, table, sql in found if not _is_ours(kind, name, table, sql)]
-    if foreign and ("table", "meta") not in foreign and any(name == "meta" for _, name, *_ in found):
+    settings = [(kind, name) for kind, name, *_ in found if name == "meta"]
+    if foreign and settings == [("table", "meta")] and settings[0] not in foreign:  # a newer version's may hold more
         said = connection.execute("SELECT value FROM meta WHERE key = 'format_version'").fetchone()
         check_version(path, str(said[0]) if said else "")
     if foreign:

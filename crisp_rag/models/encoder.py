@@ -29,6 +29,7 @@ from crisp_rag import forking
 from crisp_rag.errors import EncoderError, InvalidInputError
 from crisp_rag.models import acceleration
 from crisp_rag.models.fingerprint import fingerprint, former
+from crisp_rag.models.local import on_this_machine
 from crisp_rag.models.pooling import ClusterPooling, SpacingPooling, TailPooling, find_pooling, parse_pooling
 from crisp_rag.models.weighting import QueryTokenWeights
 
@@ -320,7 +321,7 @@ def _load(source: str, device: str | None, backend: Backend, local: bool) -> Cri
         return encoder
     try:
         with _quiet_loading():
-            model = _CrispModel(source, device=device, local_files_only=local)
+            model = _CrispModel(on_this_machine(source) if local else source, device=device, local_files_only=local)
         config = Path(source, "crisp_rag.json")
         name = str(json.loads(config.read_text(encoding="utf-8"))["name"]) if config.is_file() else Path(source).name
     except Exception as error:  # what a damaged folder makes the libraries raise cannot be foreseen

@@ -114,6 +114,8 @@ class Looker:
             opened = index
             with os.fdopen(reading) as asked:
                 for line in asked:
+                    if line == "end\n":
+                        break
                     try:
                         if line == "open\n":
                             if opened is not None:
@@ -139,6 +141,7 @@ class Looker:
         return json.loads(said) if said.startswith("{") else said
 
     def end(self) -> None:
+        os.write(self._asking, b"end\n")
         os.close(self._asking)
         code, lines = self._process.wait(60)
         assert code == 0, lines
