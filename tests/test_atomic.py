@@ -28,7 +28,7 @@ def test_written_files_keep_the_umask(tmp_path: Path, umask: int) -> None:
     from crisp_rag.eval.records import write_atomically
 
     write_atomically(tmp_path / "out" / "results.json", "{}")
-    _write(tmp_path / "encodings" / "a.npz", Encoded([np.ones((2, 3))], 0.1), np.float16)
+    _write(tmp_path / "encodings" / "a.npz", Encoded([np.ones((2, 3))], 0.1, False), np.float16)
     assert rights(tmp_path / "out" / "results.json") == rights(tmp_path / "encodings" / "a.npz") == 0o666 & ~umask
 
 

@@ -10,8 +10,9 @@ import re
 
 from rich.markup import escape as _escape_markup
 
-_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_IN_JSON = re.compile("[\x7f-\x9f]")
+_BEYOND_ASCII = "\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
+_STEERING = re.compile(f"[\x00-\x08\x0b-\x1f{_BEYOND_ASCII}]")
+_IN_JSON = re.compile(f"[{_BEYOND_ASCII}]")
 
 
 def visible(text: str) -> str:
@@ -28,7 +29,7 @@ def escape(text: str) -> str:
 
 
 def visible_json(text: str) -> str:
-    """JSON with the control characters written out that JSON may hold as they are."""
+    """JSON with those characters written out that JSON may hold as they are."""
     return _IN_JSON.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
 

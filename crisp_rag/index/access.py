@@ -15,6 +15,8 @@ from pathlib import Path
 from crisp_rag.errors import AccessError, CrispError
 from crisp_rag.index.space import disk_full, is_full
 
+_FILES_OF_SQLITE = 6
+"""The database, its log, the memory that it shares, and a folder to sync; and some to spare."""
 _REASONS = {
     errno.EACCES: "this user lacks the rights: give them, or use another place",
     errno.EPERM: "this user lacks the rights: give them, or use another place",
@@ -74,14 +76,21 @@ def reason_of(path: Path) -> AccessError | None:
 
     The database itself is not opened for the question: closing it again would give up the locks that SQLite holds.
     """
+    taken: list[int] = []
     try:
-        os.close(os.open(os.devnull, os.O_RDONLY))
+        # As many as SQLite wanted: those that it got are free again by now.
+        for _ in range(_FILES_OF_SQLITE):
+            taken.append(os.open(os.devnull, os.O_RDONLY))
         os.stat(path)
         os.scandir(path.parent).close()
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             return None
-        return refused(error.filename or path, error.errno, error.strerror or "")
+        named = path if error.filename == os.devnull else error.filename or path
+        return refused(named, error.errno, error.strerror or "")
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
     for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
         if file.exists() and not os.access(file, os.R_OK):
             return refused(file, errno.EACCES)

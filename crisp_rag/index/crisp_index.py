@@ -35,7 +35,7 @@ from crisp_rag.index.filters import check_filter
 from crisp_rag.index.handle import Handle
 from crisp_rag.index.opening import LEFT_BY_MAKING, exists, make_store
 from crisp_rag.index.reading import Readable
-from crisp_rag.index.sizes import bytes_of
+from crisp_rag.index.sizes import bytes_below
 from crisp_rag.index.streams import Stream
 from crisp_rag.index.types import Compaction, IndexStats, Passage, Where
 
@@ -131,7 +131,7 @@ class CrispIndex(Readable):
         try:
             if encoder is not None:
                 check_encoder(path, handle.meta, encoder)
-            whole = not places.built(handle.store) or bytes_of(handle.folder.rglob("*")) <= CHECKED_AT_OPEN
+            whole = not places.built(handle.store) or bytes_below(handle.folder) <= CHECKED_AT_OPEN
             if whole:
                 handle.store.check()
             handle.retrying(lambda snapshot: handle.backend.check(snapshot, whole=whole))
@@ -196,7 +196,7 @@ class CrispIndex(Readable):
             vectors=snapshot.live_vectors,
             vectors_per_passage=snapshot.live_vectors / snapshot.passages if snapshot.passages else 0.0,
             bytes_vectors=backend["bytes_vectors"],
-            bytes_on_disk=bytes_of(handle.folder.rglob("*")),
+            bytes_on_disk=bytes_below(handle.folder),
             encoder=self._meta["encoder"],
             fingerprint=self._meta["fingerprint"],
             dim=int(self._meta["dim"]),
@@ -363,9 +363,9 @@ class CrispIndex(Readable):
             IndexLockedError: if another process is writing.
         """
         handle = self._handle()
-        before = bytes_of(handle.folder.rglob("*"))
+        before = bytes_below(handle.folder)
         handle.writer.compact(None if codec is None else check_codec(codec))
-        return Compaction(before, bytes_of(handle.folder.rglob("*")))
+        return Compaction(before, bytes_below(handle.folder))
 
     def prepare(self) -> None:
         """Make now what a large index is searched with, instead of in the background of its first searches.

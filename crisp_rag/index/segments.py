@@ -235,7 +235,8 @@ def check_size(folder: Path, info: SegmentInfo, dim: int) -> None:
 
 def segment_files(folder: Path) -> list[Path]:
     """The segment files of a folder, whether anything refers to them or not."""
-    return sorted(path for path in folder.glob("*.*") if path.suffix in SUFFIXES.values())
+    with explained(folder):
+        return sorted(path for path in folder.glob("*.*") if path.suffix in SUFFIXES.values())
 
 
 def checksum_of(path: Path) -> str:

@@ -8,6 +8,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
+def bytes_below(folder: Path) -> int:
+    """Bytes of all plain files in a folder and those below it, 0 where it cannot be listed."""
+    with contextlib.suppress(OSError):
+        return bytes_of(folder.rglob("*"))
+    return 0
+
+
 def bytes_of(files: Iterable[Path]) -> int:
     """Bytes of all plain files among these; one that goes meanwhile, or cannot be asked, counts nothing."""
     total = 0

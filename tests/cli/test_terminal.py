@@ -77,7 +77,7 @@ def test_a_models_stream_is_shown_and_does_nothing(capsys: pytest.CaptureFixture
 def test_what_is_text_stays_as_it_is() -> None:
     text = "Größe — „naïve“ 東京 🙂 [bold]\n\ttab"
     assert visible(text) == text
-    assert escape("[red]x\x1b[0m") == r"\[red]x\x1b\[0m"
+    assert escape("[red]x\x1b[0m") == r"\[red]x\x1b[0m"
     assert json.loads(visible_json(json.dumps("\x9b\x7fé", ensure_ascii=False))) == "\x9b\x7fé"
 
 

@@ -56,7 +56,7 @@ def somebody(forked: Any) -> Any:
             task(tell)
 
         code, lines = forked(as_nobody).wait(60)
-        assert code == 0, lines
+        assert code == 0, "\n".join(lines[-12:])
         return lines
 
     return run
@@ -218,14 +218,14 @@ def test_too_many_open_files_are_called_that(tmp_path: Path, encoder: Any, forke
                     index.add_texts(["oak"], ids=["p0"])
                 names.add("done")
             except CrispError as error:
-                assert "too many open files" in str(error), error
+                assert "too many open files" in str(error), repr(error)
                 names.add(type(error).__name__)
             for descriptor in taken:
                 os.close(descriptor)
         assert names == {"AccessError", "done"}, names
 
     code, lines = forked(run).wait(60)
-    assert code == 0, lines
+    assert code == 0, "\n".join(lines[-12:])
     with CrispIndex.open(path, encoder) as index:
         assert len(index) == 40
     assert verify_index(path).sound
@@ -259,15 +259,15 @@ def test_places_that_cannot_be_written_are_one_sentence(public: Path, encoder: A
 
 def test_figures_are_given_while_another_thread_compacts(index: CrispIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     index.add_texts(["oak"])
-    listed = crisp_index.bytes_of.__globals__["bytes_of"]
     from crisp_rag.index import backend
+    from crisp_rag.index.sizes import bytes_of
 
     def gone_meanwhile(folder: Path) -> list[Path]:
         return [*folder.glob("*.*"), folder / "just gone.7bit"]
 
     monkeypatch.setattr(backend, "segment_files", gone_meanwhile)
     stats = index.stats()
-    assert stats.passages == 1 and stats.bytes_vectors == listed((index.path / "segments").iterdir())
+    assert stats.passages == 1 and stats.bytes_vectors == bytes_of((index.path / "segments").iterdir())
 
 
 def test_closing_gives_back_every_descriptor(tmp_path: Path, encoder: Any) -> None:
