@@ -39,6 +39,18 @@ class IndexLockedError(CrispError):
     """Another writer holds the index; the message names the holder."""
 
 
+class IndexReplacedError(CrispError):
+    """The folder of an open index was moved, removed, or another one put in its place; the message names it."""
+
+
+class ForkedError(CrispError):
+    """The process was forked while the index was in use, so that what it inherited is of no use to it."""
+
+
+class AccessError(CrispError, OSError):
+    """The system refuses a file: missing rights, a read-only place, too many open files, a path too long."""
+
+
 class DiskFullError(CrispError, OSError):
     """There is no space left for a write; the index is as it was before."""
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
+from crisp_rag.cli.terminal import escape, visible_json
 from crisp_rag.errors import CrispError
 from crisp_rag.models.names import DEFAULT_ENCODER_NAME, LIGHT_ENCODER_NAME
 
@@ -32,8 +32,15 @@ def errors() -> Iterator[None]:
     try:
         yield
     except (CrispError, ImportError) as error:
-        err.print(f"[red]error:[/] {escape(str(error))}")
-        raise typer.Exit(1) from error
+        said = str(error)
+    except OSError as error:  # an output that cannot be written, say
+        from crisp_rag.index.access import refused
+
+        said = str(refused(error.filename or "A file", error.errno, error.strerror or str(error)))
+    else:
+        return
+    err.print(f"[red]error:[/] {escape(said)}")
+    raise typer.Exit(1)
 
 
 def open_index(path: Path) -> Any:
@@ -65,7 +72,7 @@ def encoder_of(name: str | None, pooling: str | None) -> Any:
 
 def print_json(value: Any) -> None:
     """A result as JSON on stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
+    sys.stdout.write(visible_json(json.dumps(value, ensure_ascii=False, indent=2, default=str)) + "\n")
 
 
 def shown(path: str) -> str:

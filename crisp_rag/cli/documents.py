@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from crisp_rag.cli.console import (
     IndexOption,
@@ -23,6 +22,7 @@ from crisp_rag.cli.console import (
     print_json,
     shown,
 )
+from crisp_rag.cli.terminal import escape, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -177,7 +177,7 @@ def _piece_printer(question: str) -> Callable[[str], None]:
             out.print(f"[bold]{escape(question)}[/]")
             out.print("  ", end="")
             started = True
-        out.file.write(piece)
+        out.file.write(visible(piece))
         out.file.flush()
 
     return show

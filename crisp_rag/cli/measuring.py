@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from crisp_rag.cli.console import JsonOption, app, encoder_of, err, errors, out, print_json, shown
+from crisp_rag.cli.terminal import escape
 
 FELL = 6
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import typer
-from rich.markup import escape
 
 from crisp_rag.cli.console import IndexOption, JsonOption, announce, app, errors, open_index, out, print_json, shown
+from crisp_rag.cli.terminal import escape
 
 DAMAGED = 5
 

@@ -11,8 +11,6 @@ neither another encoder nor a changed text can meet old vectors.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Sequence
@@ -21,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from crisp_rag.atomic import replacing
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +90,6 @@ def _read(path: Path) -> Encoded | None:
 
 
 def _write(path: Path, encoded: Encoded, dtype: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     counts = np.array([len(each) for each in encoded.vectors], dtype=np.int64)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".encoding.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, vectors=np.concatenate(encoded.vectors).astype(dtype), counts=counts, seconds=encoded.seconds)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:
+        np.savez(file, vectors=np.concatenate(encoded.vectors).astype(dtype), counts=counts, seconds=encoded.seconds)

@@ -14,6 +14,9 @@ import os
 from pathlib import Path
 
 from crisp_rag.errors import IndexCorruptError
+from crisp_rag.index.access import explained
+from crisp_rag.index.numbers import is_number
+from crisp_rag.index.plain_files import NO_SURPRISES, read_plain
 
 NAME = "acknowledged"
 
@@ -22,7 +25,7 @@ def acknowledge(folder: Path, generation: int) -> None:
     """Note that a change is about to be acknowledged; a disk too full for the note changes nothing else."""
     said = f"{generation} {_checksum(generation)}\n".encode()
     try:
-        descriptor = os.open(folder / NAME, os.O_WRONLY | os.O_CREAT, 0o666)
+        descriptor = os.open(folder / NAME, os.O_WRONLY | os.O_CREAT | NO_SURPRISES, 0o666)
         try:
             os.pwrite(descriptor, said, 0)  # numbers only grow, so that a longer line never leaves a rest behind
         finally:
@@ -32,11 +35,16 @@ def acknowledge(folder: Path, generation: int) -> None:
 
 
 def acknowledged(folder: Path) -> int:
-    """The number of the last acknowledged change, 0 where the file does not say."""
+    """The number of the last acknowledged change, 0 where the file does not say.
+
+    Raises:
+        AccessError: if the system refuses the file, which says nothing about what was acknowledged.
+    """
     try:
-        number, checksum = (folder / NAME).read_text(encoding="utf-8").split()
-        return int(number) if number.isdigit() and checksum == _checksum(int(number)) else 0
-    except (OSError, ValueError):
+        with explained(folder / NAME):
+            number, checksum = read_plain(folder / NAME).split()
+        return int(number) if is_number(number) and checksum == _checksum(int(number)) else 0
+    except (FileNotFoundError, ValueError):
         return 0
 
 

@@ -7,6 +7,7 @@ as the yardstick.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ from crisp_rag.index.codecs import codec_for
 from crisp_rag.index.planner import DEFAULT_RECALL, SearchInfo, method_for
 from crisp_rag.index.scoring import QUERIES_AT_ONCE, best_of, score_all
 from crisp_rag.index.segments import Segment, check_size, encoded, map_segment, segment_files, write_segment
+from crisp_rag.index.sizes import bytes_of
 from crisp_rag.index.snapshots import SegmentView, Snapshot, runs
 
 Found = tuple[list[tuple[int, float]], SearchInfo]
@@ -67,6 +69,7 @@ class LocalBackend:
         self._folder = folder
         self.dim = dim
         self._segments: dict[str, Segment] = {}
+        self._closed = False
         self._guard = threading.Lock()
         self._candidates = CandidateCache(folder.parent / "candidates", self.segment, dim)
 
@@ -103,7 +106,8 @@ class LocalBackend:
         for name in names:
             with self._guard:
                 self._segments.pop(name, None)
-            (self._folder / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what stays is swept by a later writer
+                (self._folder / name).unlink(missing_ok=True)
 
     def delete_all_but(self, names: Iterable[str]) -> None:
         """Remove what interrupted writes left behind."""
@@ -121,7 +125,8 @@ class LocalBackend:
         if mapped is None:
             mapped = map_segment(self._folder, view.info, self.dim)
             with self._guard:
-                self._segments[view.info.file] = mapped
+                if not self._closed:
+                    self._segments[view.info.file] = mapped
         return mapped
 
     def check(self, snapshot: Snapshot, *, whole: bool = True) -> bool:
@@ -142,7 +147,7 @@ class LocalBackend:
         """Make the lists of candidates for a snapshot now, whatever its size; True when they are there.
 
         Raises:
-            filelock.Timeout: if another process is making them.
+            IndexLockedError: if another process is making them.
         """
         if snapshot.passages:
             self._candidates.build(snapshot)
@@ -153,13 +158,18 @@ class LocalBackend:
         self._candidates.wait()
 
     def close(self) -> None:
-        """Stop what runs in the background."""
+        """Stop what runs in the background, and let go of the segments: their files are closed when nobody reads them."""
         self._candidates.close()
+        self._closed = True
+        self._segments.clear()
+
+    def take_over(self, other: LocalBackend) -> None:
+        """Use what the process that this one was forked from has mapped and checked: it never changes."""
+        self._segments.update(other._segments)
 
     def stats(self, snapshot: Snapshot) -> dict[str, Any]:
-        files = segment_files(self._folder)
         return {
-            "bytes_vectors": sum(file.stat().st_size for file in files),
+            "bytes_vectors": bytes_of(segment_files(self._folder)),
             "search": method_for(snapshot.live_vectors, snapshot.passages, 10),
             "passages_in_lists": self._candidates.coverage(snapshot),
         }

@@ -13,8 +13,8 @@ import numpy as np
 
 from crisp_rag.errors import InvalidInputError
 from crisp_rag.index.filters import predicate
+from crisp_rag.index.metadata import encode_metadata
 from crisp_rag.index.segments import DTYPE
-from crisp_rag.index.store import encode_metadata
 from crisp_rag.index.types import Passage, Where
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from crisp_rag.errors import IndexCorruptError, InvalidInputError
 from crisp_rag.index.filters import COMPARISONS, Condition, Expression
-from crisp_rag.index.store import HAS_NUL, Store
+from crisp_rag.index.schema import NUL_INDEX
+from crisp_rag.index.store import Store
 
 MAX_OPTIONS = 500
 """Values of one ``$in`` that are looked up one by one; beyond, reading every passage is no slower."""
@@ -54,7 +55,7 @@ def declare(store: Store, fields: Iterable[str]) -> None:
     """Index fields, in the caller's transaction; what is declared already stays."""
     there = declared_fields(store)
     connection = store.connection
-    connection.execute(f"CREATE INDEX IF NOT EXISTS passages_with_nul ON passages (row) WHERE {HAS_NUL}")
+    connection.execute(NUL_INDEX)
     for field in fields:
         if field not in there:
             name = hashlib.blake2b(field.encode(), digest_size=8).hexdigest()

@@ -33,6 +33,8 @@ FIELD_OPERATORS = (
     "$eq", "$ne", *COMPARISONS, "$in", "$nin", "$exists", "$contains", "$any", "$all", *TEXT_OPERATORS, "$is_empty",
 )  # fmt: skip
 COMBINATORS = ("$and", "$or", "$not")
+MAX_DEPTH = 64
+"""Combinations inside of each other.  SQLite may refuse fewer, and says so; Python's own end is never met."""
 _ALLOWED = f"Allowed: {' '.join(FIELD_OPERATORS)} on a field, {' '.join(COMBINATORS)} around filters."
 
 
@@ -75,18 +77,25 @@ def parse_filter(where: Mapping[str, Any]) -> Expression:
     Raises:
         FilterError: for an unknown operator or a malformed operand; the message lists what is allowed.
     """
+    return _parsed(where, 1)
+
+
+def _parsed(where: Any, depth: int) -> Expression:
     if not isinstance(where, Mapping):
         raise FilterError(f"A filter is a dict, got {type(where).__name__}.")
+    if depth > MAX_DEPTH:
+        raise FilterError(f"The filter is nested too deep: {MAX_DEPTH} levels of $and, $or and $not at most.")
     parts: list[Expression] = []
     for key, value in where.items():
         if not isinstance(key, str):
             raise FilterError(f"A field name is a string, got {key!r}.")
+        key = str.__str__(key)
         if key in ("$and", "$or"):
             if not isinstance(value, (list, tuple)):
                 raise FilterError(f"{key} takes a list of filters, got {value!r}.")
-            parts.append(Combination(key[1:], tuple(parse_filter(part) for part in value)))
+            parts.append(Combination(key[1:], tuple(_parsed(part, depth + 1) for part in value)))
         elif key == "$not":
-            parts.append(Combination("not", (parse_filter(value),)))
+            parts.append(Combination("not", (_parsed(value, depth + 1),)))
         elif key.startswith("$"):
             raise FilterError(f"Unknown operator {key!r}. {_ALLOWED}")
         elif '"' in key or "\x00" in key:
@@ -94,9 +103,9 @@ def parse_filter(where: Mapping[str, Any]) -> Expression:
         elif isinstance(value, Mapping):
             if not value:
                 raise FilterError(f"The filter on {key!r} is an empty dict. {_ALLOWED}")
-            parts.extend(_condition(key, operator, operand) for operator, operand in value.items())
+            parts.extend(_condition(key, operator, operand, depth) for operator, operand in value.items())
         else:
-            parts.append(_condition(key, "$eq", value))
+            parts.append(_condition(key, "$eq", value, depth))
     return parts[0] if len(parts) == 1 else Combination("and", tuple(parts))
 
 
@@ -112,10 +121,10 @@ def predicate(where: Mapping[str, Any] | Callable[[dict[str, Any]], bool]) -> Ca
     return lambda metadata: matches(expression, metadata)
 
 
-def _condition(field: str, operator: str, operand: Any) -> Expression:
+def _condition(field: str, operator: Any, operand: Any, depth: int) -> Expression:
     if operator == "$not":
         inner = operand if isinstance(operand, Mapping) else {"$eq": operand}
-        return Combination("not", (parse_filter({field: inner}),))
+        return Combination("not", (_parsed({field: inner}, depth + 1),))
     if operator not in FIELD_OPERATORS:
         raise FilterError(f"Unknown operator {operator!r} on {field!r}. {_ALLOWED}")
     if operator in LIST_OPERANDS:
@@ -128,6 +137,7 @@ def _condition(field: str, operator: str, operand: Any) -> Expression:
     elif operator in TEXT_OPERATORS:
         if not isinstance(operand, str):
             raise FilterError(f"{operator} on {field!r} takes a string, got {operand!r}.")
+        operand = str.__str__(operand)
     elif operator in COMPARISONS:
         operand = _scalar(field, operator, operand)
         if operand is None or isinstance(operand, bool):
@@ -138,12 +148,15 @@ def _condition(field: str, operator: str, operand: Any) -> Expression:
 
 
 def _scalar(field: str, operator: str, value: Any) -> Any:
-    if value is None or isinstance(value, (str, bool)):
+    """A value of a plain type: what a subclass says of itself, of its equality or its hash, decides nothing here."""
+    if value is None or isinstance(value, bool):
         return value
-    if isinstance(value, int) and -(2**63) <= value < 2**63:
-        return value
-    if isinstance(value, float) and math.isfinite(value):
-        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int) and -(2**63) <= (plain := int.__int__(value)) < 2**63:
+        return plain
+    if isinstance(value, float) and math.isfinite(number := float.__float__(value)):
+        return number
     raise FilterError(
         f"{operator} on {field!r} takes strings, finite numbers (64 bits), true, false or null, got {value!r}. "
         "For lists use $contains, $any or $all."

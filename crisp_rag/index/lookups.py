@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
 from crisp_rag.index.declared import declared_fields, lookup
+from crisp_rag.index.filter_keys import key_of
 from crisp_rag.index.filters import matches, parse_filter, predicate, to_sql
 from crisp_rag.index.store import Store
 from crisp_rag.index.types import Passage, Where, copied
@@ -23,14 +24,14 @@ class FilteredRows:
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._generation = -1
-        self._rows: OrderedDict[str | None, np.ndarray] = OrderedDict()
+        self._rows: OrderedDict[Hashable, np.ndarray] = OrderedDict()
 
     def of(self, generation: int, where: Where, look_up: Callable[[], np.ndarray | None]) -> np.ndarray | None:
         """The sorted int64 rows of a filter: those that are known, else what ``look_up`` finds, None where it finds none.
 
         Those that were used longest ago go.
         """
-        name = _name(where)
+        name = key_of(where)
         with self._guard:
             if generation == self._generation and name in self._rows:
                 self._rows.move_to_end(name)
@@ -46,11 +47,6 @@ class FilteredRows:
             while len(self._rows) > 1 and sum(map(len, self._rows.values())) > _KEPT_ROWS:
                 self._rows.popitem(last=False)
         return rows
-
-
-def _name(where: Where) -> str | None:
-    """The same for filters that say the same in the same words; None for a function, which may change its mind."""
-    return None if callable(where) else repr(parse_filter(where))
 
 
 def matching_rows(store: Store, where: Where) -> list[int]:

@@ -8,35 +8,51 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crisp_rag.errors import CrispError, IndexCorruptError, IndexExistsError, IndexFormatError, IndexNotFoundError
+from crisp_rag.errors import (
+    AccessError,
+    CrispError,
+    IndexCorruptError,
+    IndexExistsError,
+    IndexNotFoundError,
+    InvalidInputError,
+)
 from crisp_rag.index import places
+from crisp_rag.index.access import explained
 from crisp_rag.index.acknowledged import acknowledged, check_acknowledged
 from crisp_rag.index.declared import declare
+from crisp_rag.index.exchange import put_back
+from crisp_rag.index.numbers import is_number
+from crisp_rag.index.plain_files import check_folder
+from crisp_rag.index.schema import FORMAT_VERSION, check_version
 from crisp_rag.index.segments import sync_folder
-from crisp_rag.index.space import full_disk_explained
-from crisp_rag.index.store import Store
+from crisp_rag.index.store import DATABASE, Store
 
 if TYPE_CHECKING:
     from crisp_rag.models.encoder import Encoder
 
-FORMAT_VERSION = 2
-"""1: all vectors are float16.  2: segments name their codec."""
+LEFT_BY_MAKING = {*DATABASE, "segments"}
+"""What a folder may hold in which the making of an index was interrupted."""
+MAX_DIM = 8_192
+"""The width of a vector up to which its rotation can be made in memory."""
 _NEEDED = ("format_version", "generation", "encoder", "encoder_source", "fingerprint", "dim", "pooling")
 
 
 def exists(path: Path) -> bool:
     """Whether there is an index in the folder; one whose making was interrupted counts as none."""
     database = path / "index.sqlite"
-    if not database.exists():
-        return False
-    if database.stat().st_size or any((path / "segments").glob("*")):
-        try:
-            store = Store(database)
-            with contextlib.closing(store):
-                return bool(store.tables()) or any((path / "segments").glob("*"))
-        except CrispError:
-            return True
-    return False
+    with explained(path):
+        put_back(path)
+        if not database.exists():
+            return False
+        if not database.stat().st_size and not any((path / "segments").glob("*")):
+            return False
+    try:
+        with contextlib.closing(Store(database)) as store:
+            return bool(store.tables()) or any((path / "segments").glob("*"))
+    except AccessError:
+        raise
+    except CrispError:
+        return True
 
 
 def make_store(path: Path, encoder: Encoder, codec: str, fields: Sequence[str]) -> Store:
@@ -44,8 +60,12 @@ def make_store(path: Path, encoder: Encoder, codec: str, fields: Sequence[str]) 
 
     Raises:
         IndexExistsError: if another process was quicker.
+        DiskFullError: if there is no space left.
+        AccessError: if the system refuses the place.
     """
-    with full_disk_explained(path):
+    if encoder.dim > MAX_DIM:
+        raise InvalidInputError(f"{encoder.name!r} gives vectors of {encoder.dim} dims: an index takes {MAX_DIM} at most.")
+    with explained(path, missing=True):
         (path / "segments").mkdir(parents=True, exist_ok=True)
     store = Store(path / "index.sqlite", fresh=True)
     try:
@@ -68,8 +88,9 @@ def make_store(path: Path, encoder: Encoder, codec: str, fields: Sequence[str]) 
                 }
             )
             declare(store, fields)
-        sync_folder(path)
-        sync_folder(path.resolve().parent)
+        with explained(path):
+            sync_folder(path)
+            sync_folder(path.resolve().parent)
     except BaseException:
         store.close()
         raise
@@ -82,13 +103,19 @@ def open_store(path: Path) -> Store:
     Raises:
         IndexNotFoundError: if there is none.
         IndexFormatError: if a newer version wrote it.
-        IndexCorruptError: if it is missing, cannot be read, lacks settings or lost acknowledged changes.
+        IndexCorruptError: if it is missing, is damaged, lacks settings or lost acknowledged changes.
+        AccessError: if the system refuses it.
     """
     database = path / "index.sqlite"
-    if not path.is_dir() or not (database.exists() or (path / "segments").exists()):
+    with explained(path):
+        put_back(path)
+        there = path.is_dir() and (database.exists() or (path / "segments").exists())
+    if not there:
         raise IndexNotFoundError(f"There is no index at {path}: make one with CrispIndex.create or crisp-rag index.")
     if not database.exists():
         raise IndexCorruptError(f"{database} is missing; restore it from a copy.")
+    for folder in ("segments", "candidates"):
+        check_folder(path / folder)
     newest = acknowledged(path)
     store = Store(database)
     try:
@@ -101,21 +128,9 @@ def open_store(path: Path) -> Store:
     return store
 
 
-def bytes_of(path: Path) -> int:
-    """Bytes of all files in a folder; files that go meanwhile count nothing."""
-    total = 0
-    for file in path.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            total += file.stat().st_size if file.is_file() else 0
-    return total
-
-
 def _check_settings(path: Path, settings: Mapping[str, str]) -> None:
-    version = settings.get("format_version", "")
-    if version.isdigit() and int(version) > FORMAT_VERSION:
-        raise IndexFormatError(
-            f"{path.parent} has format {version} and this crisp-rag reads up to {FORMAT_VERSION}: upgrade crisp-rag."
-        )
+    check_version(path, settings.get("format_version", ""))
     numbers = ("format_version", "generation", "dim")
-    if not all(key in settings for key in _NEEDED) or not all(settings[key].isdigit() for key in numbers):
+    whole = all(key in settings for key in _NEEDED) and all(is_number(settings[key]) for key in numbers)
+    if not whole or not 1 <= int(settings["dim"]) <= MAX_DIM:
         raise IndexCorruptError(f"{path} lacks its settings; restore it from a copy.")

@@ -11,52 +11,18 @@ and numpy both compute it in 64 bits, and exchanging two places changes the sum.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping
 
 import numpy as np
 
 from crisp_rag.errors import IndexCorruptError
+from crisp_rag.index.schema import FACTORS, PLACES, PRIME, statements
 from crisp_rag.index.segments import SegmentInfo
 from crisp_rag.index.snapshots import SegmentView, Snapshot
 from crisp_rag.index.store import Store
 
-_PRIME = 2_147_483_647
-_FACTORS = (1_000_003, 998_244_353, 1_299_709)
 _PLACE = np.dtype([("row", np.int64), ("start", np.int64), ("count", np.int64)])
-
-
-def _number_sql(of: str) -> str:
-    row, start, count = (f"{of}.{name} % {_PRIME} * {factor}" for name, factor in zip(("row", "start", "count"), _FACTORS))
-    linear = f"(({row} % {_PRIME} + {start} % {_PRIME} + {count} % {_PRIME} + 7) % {_PRIME})"
-    return f"({linear} * {linear} % {_PRIME})"
-
-
-def _change_sql(of: str, sign: str) -> str:
-    return (
-        f"UPDATE segment_places SET passages = passages {sign} 1, vectors = vectors {sign} {of}.count, "
-        f"checksum = checksum {sign} {_number_sql(of)}, changes = changes + 1 WHERE segment = {of}.segment;"
-    )
-
-
-_BUILD = f"""
-DROP INDEX IF EXISTS passages_by_segment;
-CREATE INDEX IF NOT EXISTS passages_places ON passages (segment, start, count);
-CREATE TABLE segment_places (segment INTEGER PRIMARY KEY, passages INTEGER NOT NULL, vectors INTEGER NOT NULL,
-                             checksum INTEGER NOT NULL, changes INTEGER NOT NULL);
-INSERT INTO segment_places
-    SELECT segments.id, COUNT(passages.row), COALESCE(SUM(passages.count), 0),
-           COALESCE(SUM({_number_sql("passages")}), 0), 0
-    FROM segments LEFT JOIN passages ON passages.segment = segments.id GROUP BY segments.id;
-CREATE TRIGGER segment_added AFTER INSERT ON segments BEGIN
-    INSERT INTO segment_places VALUES (NEW.id, 0, 0, 0, 0); END;
-CREATE TRIGGER segment_dropped AFTER DELETE ON segments BEGIN
-    DELETE FROM segment_places WHERE segment = OLD.id; END;
-CREATE TRIGGER passage_added AFTER INSERT ON passages BEGIN {_change_sql("NEW", "+")} END;
-CREATE TRIGGER passage_deleted AFTER DELETE ON passages BEGIN {_change_sql("OLD", "-")} END;
-CREATE TRIGGER passage_moved AFTER UPDATE OF segment, start, count ON passages BEGIN
-    {_change_sql("OLD", "-")} {_change_sql("NEW", "+")} END;
-"""
+_BUILD = PLACES
 
 _PARTS = (
     "segment_places", "passages_places",
@@ -82,7 +48,7 @@ def build(store: Store) -> None:
     """Make the table and what keeps it, where they are missing; called by a writer."""
     if not built(store):
         with store.transaction(write=True) as connection:
-            for statement in _statements(_BUILD):
+            for statement in statements(_BUILD):
                 connection.execute(statement)
             store.set_meta({"places": "1"})
 
@@ -122,7 +88,7 @@ def _view(
     except (TypeError, ValueError, OverflowError) as error:
         raise IndexCorruptError(f"{store.path} was altered: a place is no number; restore it from a copy.") from error
     view = SegmentView(info, places["row"].copy(), places["start"].copy(), places["count"].copy(), said[-1] if said else -1)
-    if said is not None and said[:-1] != (len(places), int(view.counts.sum()), checksum(view)):
+    if said is not None and said[:-1] != (len(places), view.vectors, checksum(view)):
         raise IndexCorruptError(
             f"{store.path} was altered: where its passages lie fails its checksum; restore it from a copy."
         )
@@ -143,18 +109,7 @@ def _check_bounds(store: Store, view: SegmentView) -> None:
 def checksum(view: SegmentView) -> int:
     """The sum that ``segment_places`` should hold for these places."""
     linear = np.full(len(view.rows), 7, dtype=np.int64)
-    for values, factor in zip((view.rows, view.starts, view.counts), _FACTORS):
-        linear += values % _PRIME * factor % _PRIME
-    linear %= _PRIME
-    return int((linear * linear % _PRIME).sum())
-
-
-def _statements(script: str) -> list[str]:
-    """The statements of a script, for a connection whose transaction ``executescript`` would commit."""
-    found, statement = [], ""
-    for line in script.splitlines():
-        statement += line + "\n"
-        if sqlite3.complete_statement(statement):
-            found.append(statement)
-            statement = ""
-    return [statement for statement in found if statement.strip()]
+    for values, factor in zip((view.rows, view.starts, view.counts), FACTORS):
+        linear += values % PRIME * factor % PRIME
+    linear %= PRIME
+    return int((linear * linear % PRIME).sum())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,13 +21,16 @@ from typing import IO
 import numpy as np
 
 from crisp_rag.errors import IndexCorruptError
+from crisp_rag.index.access import explained
 from crisp_rag.index.codecs import CODECS, FORMAT_1_CODEC, Codec, codec_for
+from crisp_rag.index.plain_files import check_plain, open_plain
 
 DTYPE = np.dtype("<f2")
 """Vectors are taken up to the largest number of this type, whatever codec they get."""
 
 SUFFIXES = {name: ".f16" if name == FORMAT_1_CODEC else f".{name}" for name in CODECS}
 """The end of the names of segment files, by codec."""
+_NAME = re.compile(rf"\w{{1,64}}({'|'.join(re.escape(suffix) for suffix in SUFFIXES.values())})", re.ASCII)
 _READ = 1 << 20
 _READ_AT_MOST = 32_768
 """Vectors that are read with all bits before their pages are given back: those of 1,024 passages, of which each may have
@@ -118,6 +122,11 @@ def encoded(blocks: Iterable[np.ndarray], codec: Codec) -> Iterator[list[np.ndar
         yield codec.encode(np.concatenate(waiting))
 
 
+def is_segment_name(name: str) -> bool:
+    """Whether a file of that name can be a segment: nothing that leads out of the folder."""
+    return _NAME.fullmatch(name) is not None
+
+
 def write_segment(folder: Path, parts: Iterable[Sequence[np.ndarray]], codec: Codec) -> tuple[str, int, str, str]:
     """Write coded vectors to a new file and sync it and its folder.
 
@@ -130,37 +139,58 @@ def write_segment(folder: Path, parts: Iterable[Sequence[np.ndarray]], codec: Co
 
     Returns:
         The file's name, the number of vectors in it, its checksum and the codec's name.
+
+    Raises:
+        DiskFullError: if there is no space left.
+        AccessError: if the system refuses the file.
     """
     name = f"{uuid.uuid4().hex}{SUFFIXES[codec.name]}"
     path = folder / name
+    process = os.getpid()
     vectors = 0
+    digest = hashlib.blake2b(digest_size=16)
     try:
-        with path.open("xb") as file, ExitStack() as stack:
-            digest = hashlib.blake2b(digest_size=16)
-            later = [stack.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in codec.planes[1:]]
-            for part in parts:
-                vectors += len(part[0])
-                first = np.ascontiguousarray(part[0]).data
-                digest.update(first)
-                file.write(first)
-                for plane, waiting in zip(part[1:], later, strict=True):
-                    waiting.write(np.ascontiguousarray(plane).data)
-            for waiting in later:
-                _append(file, waiting, digest)
-            file.flush()
-            os.fsync(file.fileno())
-        sync_folder(folder)
+        with ExitStack() as stack:
+            with explained(path, missing=True):
+                # Without buffers: a copy of this process, forked while the parts are made, must have nothing left to write.
+                file = stack.enter_context(path.open("xb", buffering=0))
+                later = [_waiting(folder, stack) for _ in codec.planes[1:]]
+            for part in parts:  # which may raise what it likes
+                with explained(path):
+                    vectors += len(part[0])
+                    first = np.ascontiguousarray(part[0]).data
+                    digest.update(first)
+                    _write(file, first)
+                    for plane, waiting in zip(part[1:], later, strict=True):
+                        _write(waiting, np.ascontiguousarray(plane).data)
+            with explained(path):
+                for waiting in later:
+                    _append(file, waiting, digest)
+                os.fsync(file.fileno())
+        with explained(folder):
+            sync_folder(folder)
     except BaseException:
-        path.unlink(missing_ok=True)
+        if process == os.getpid():
+            path.unlink(missing_ok=True)
         raise
     return name, vectors, digest.hexdigest(), codec.name
+
+
+def _waiting(folder: Path, stack: ExitStack) -> IO[bytes]:
+    return stack.enter_context(tempfile.TemporaryFile(dir=folder, buffering=0))  # type: ignore[call-overload,no-any-return]
+
+
+def _write(file: IO[bytes], data: memoryview) -> None:
+    left = data.cast("B") if data.nbytes else data
+    while left.nbytes:
+        left = left[file.write(left) :]
 
 
 def _append(file: IO[bytes], waiting: IO[bytes], digest: hashlib.blake2b) -> None:
     waiting.seek(0)
     while chunk := waiting.read(_READ):
         digest.update(chunk)
-        file.write(chunk)
+        _write(file, memoryview(chunk))
 
 
 def map_segment(folder: Path, info: SegmentInfo, dim: int) -> Segment:
@@ -168,7 +198,8 @@ def map_segment(folder: Path, info: SegmentInfo, dim: int) -> Segment:
 
     Raises:
         FileNotFoundError: if the file is not there; the caller knows whether it should be.
-        IndexCorruptError: if its size or checksum is not what was written.
+        IndexCorruptError: if its size or checksum is not what was written, or it is no plain file.
+        AccessError: if the system refuses it.
     """
     check_size(folder, info, dim)
     path = folder / info.file
@@ -177,7 +208,7 @@ def map_segment(folder: Path, info: SegmentInfo, dim: int) -> Segment:
         raise IndexCorruptError(f"{path} was altered: its checksum does not match; restore it from a copy.")
     if not info.vectors:
         return Segment(codec, [np.empty((0, width), dtype=np.uint8) for width in codec.planes])
-    with path.open("rb") as file:
+    with explained(path), open_plain(path) as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     data = np.frombuffer(mapped, dtype=np.uint8)
     ends = np.cumsum(codec.planes) * info.vectors
@@ -195,7 +226,8 @@ def check_size(folder: Path, info: SegmentInfo, dim: int) -> None:
         IndexCorruptError: if it is shorter or longer.
     """
     path = folder / info.file
-    size = path.stat().st_size
+    with explained(path):
+        size = check_plain(path).st_size
     expected = info.vectors * sum(codec_for(info.codec, dim).planes)
     if size != expected:
         raise IndexCorruptError(f"{path} has {size} bytes and should have {expected}; restore it from a copy.")
@@ -203,13 +235,14 @@ def check_size(folder: Path, info: SegmentInfo, dim: int) -> None:
 
 def segment_files(folder: Path) -> list[Path]:
     """The segment files of a folder, whether anything refers to them or not."""
-    return sorted(path for path in folder.glob("*.*") if path.suffix in SUFFIXES.values())
+    with explained(folder):
+        return sorted(path for path in folder.glob("*.*") if path.suffix in SUFFIXES.values())
 
 
 def checksum_of(path: Path) -> str:
     """The checksum of a file's bytes."""
     digest = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
+    with explained(path), open_plain(path) as file:
         while chunk := file.read(_READ):
             digest.update(chunk)
     return digest.hexdigest()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from crisp_rag.index.segments import SegmentInfo
 class SegmentView:
     """The live passages of one segment, by start: parallel int64 arrays (n,).
 
-    ``changes`` tells two states of the same segment apart; -1 where that is not known.
+    ``changes`` tells two states of the same segment apart; -1 where that is not known.  ``vectors`` is how many are live.
     """
 
     info: SegmentInfo
@@ -23,6 +22,10 @@ class SegmentView:
     starts: np.ndarray
     counts: np.ndarray
     changes: int = -1
+    vectors: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "vectors", int(self.counts.sum()))
 
 
 @dataclass(frozen=True)
@@ -55,21 +58,28 @@ class Snapshot:
     generation: int
     views: tuple[SegmentView, ...]
 
-    @cached_property
+    @property
     def passages(self) -> int:
         return sum(len(view.rows) for view in self.views)
 
-    @cached_property
+    @property
     def live_vectors(self) -> int:
-        return sum(int(view.counts.sum()) for view in self.views)
+        return sum(view.vectors for view in self.views)
 
-    @cached_property
+    @property
     def stored_vectors(self) -> int:
         return sum(view.info.vectors for view in self.views)
 
-    @cached_property
+    @property
     def flat(self) -> Flat:
         """All passages by row, made when it is first asked for: 28 bytes a passage."""
+        # Without a lock, which a fork might find taken: who comes at the same time makes the same.
+        kept: Flat | None = self.__dict__.get("_flat")
+        if kept is None:
+            kept = self.__dict__.setdefault("_flat", self._flattened())
+        return kept
+
+    def _flattened(self) -> Flat:
         rows = np.concatenate([np.empty(0, np.int64), *(view.rows for view in self.views)])
         order = np.argsort(rows, kind="stable")
         numbers = np.repeat(np.arange(len(self.views), dtype=np.int32), [len(view.rows) for view in self.views])

@@ -17,25 +17,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crisp_rag.errors import FilterError, IndexClosedError, IndexCorruptError, IndexLockedError, InvalidInputError
+from crisp_rag.errors import IndexCorruptError
+from crisp_rag.index.access import explained
 from crisp_rag.index.codecs import CODECS, FORMAT_1_CODEC
-from crisp_rag.index.filters import lower
-from crisp_rag.index.segments import SegmentInfo
-from crisp_rag.index.space import disk_full, is_full
+from crisp_rag.index.connecting import PATIENCE, Connected, connect
+from crisp_rag.index.connections import Connections
+from crisp_rag.index.metadata import decode_metadata, encode_metadata
+from crisp_rag.index.numbers import is_number
+from crisp_rag.index.schema import CODEC_COLUMN, HAS_NUL, TABLES, check_schema, statements
+from crisp_rag.index.segments import SegmentInfo, is_segment_name
+from crisp_rag.index.sqlite_errors import explaining
 from crisp_rag.index.types import Passage
 
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE segments (id INTEGER PRIMARY KEY AUTOINCREMENT, file TEXT NOT NULL, vectors INTEGER NOT NULL,
-                       checksum TEXT NOT NULL, codec TEXT NOT NULL);
-CREATE TABLE passages (row INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, text TEXT NOT NULL,
-                       context TEXT NOT NULL, metadata TEXT NOT NULL, segment INTEGER NOT NULL REFERENCES segments,
-                       start INTEGER NOT NULL, count INTEGER NOT NULL, digest TEXT NOT NULL);
-"""
 DATABASE = ("index.sqlite", "index.sqlite-wal", "index.sqlite-shm")
 _COLUMNS = "row, id, text, context, metadata, segment, start, count, digest"
-HAS_NUL = r"instr(metadata, '\u0000') > 0"
-_PATIENCE = 30  # seconds to wait for another connection to SQLite
 _MANY = 500  # bound parameters a statement; old SQLite builds allow 999
 
 
@@ -63,22 +58,30 @@ class Store:
 
     def __init__(self, path: Path, *, fresh: bool = False) -> None:
         self.path = path
-        self._local = threading.local()
-        self._connections: list[tuple[sqlite3.Connection, threading.RLock, threading.Thread]] = []
-        self._guard = threading.Lock()
-        self._closed = False
+        self._fresh = fresh
+        self._known = fresh
+        self._connections = Connections(path, self._connect)
         self._checking = threading.Lock()
         self._checked = fresh
 
+    @property
+    def checked(self) -> bool:
+        """Whether the whole file was found sound since it was opened."""
+        return self._checked
+
+    def trust(self) -> None:
+        """Take the file as checked: the process that this one was forked from did it."""
+        self._checked = True
+
     def make_tables(self) -> None:
         """Make the tables of an empty index, in the caller's transaction."""
-        for statement in _SCHEMA.split(";\n")[:-1]:
+        for statement in statements(TABLES):
             self.connection.execute(statement)
 
     def tables(self) -> list[str]:
         """The names of what the database holds."""
         with self.guarded():
-            return [name for (name,) in self.connection.execute("SELECT name FROM sqlite_master")]
+            return [name for (name,) in self.connection.execute("SELECT name FROM sqlite_master").fetchall()]
 
     def check(self, *, again: bool = False) -> None:
         """Check the whole file: its structure, its indexes against its rows, and every row's digest.
@@ -98,43 +101,30 @@ class Store:
                 verdict = self.connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
             if verdict != "ok":
                 raise IndexCorruptError(f"{self.path} is damaged ({verdict}); restore it from a copy.")
-            for values in self._select(_COLUMNS, "1 ORDER BY row", ()):
-                self._record(values)
+            for values in self._every_row():
+                self._check_digest(values)
             self._checked = True
 
     @property
     def connection(self) -> sqlite3.Connection:
         """This thread's connection."""
-        connection = getattr(self._local, "connection", None)
-        if connection is None:
-            with self._explaining():
-                connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=_PATIENCE)
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute("PRAGMA synchronous=FULL")
-                connection.create_function("crisp_lower", 1, lower, deterministic=True)
-            self._local.connection = connection
-            self._keep(connection)
-        return connection
+        with explaining(self.path, lambda: self._connections.closed):
+            return self._connections.current
 
-    def _keep(self, connection: sqlite3.Connection) -> None:
-        """Note this thread's connection for :meth:`close`, and close those of threads that have ended.
-
-        A server that answers each request on a new thread would run out of files otherwise.
-        """
-        with self._guard:
-            ended = [kept for kept in self._connections if not kept[2].is_alive()]
-            self._connections = [kept for kept in self._connections if kept[2].is_alive()]
-            self._connections.append((connection, self._in_use, threading.current_thread()))
-        for left, *_ in ended:
-            left.close()
-
-    @property
-    def _in_use(self) -> threading.RLock:
-        """Held while this thread uses its connection: SQLite crashes where another one closes it meanwhile."""
-        lock = getattr(self._local, "lock", None)
-        if lock is None:
-            lock = self._local.lock = threading.RLock()
-        return lock
+    def _connect(self) -> Connected:
+        try:
+            with explained(self.path):
+                connected = connect(self.path, fresh=self._fresh)
+        except FileNotFoundError as error:
+            raise IndexCorruptError(f"{self.path} is missing; restore it from a copy.") from error
+        try:
+            if not self._known:
+                check_schema(connected.connection, self.path)
+                self._known = True
+        except BaseException:
+            connected.connection.close()
+            raise
+        return connected
 
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:
@@ -143,40 +133,18 @@ class Store:
         Raises:
             IndexClosedError: if the store is closed.
         """
-        with self._in_use:
-            self.check_open()
-            with self._explaining():
-                yield
+        with explaining(self.path, lambda: self._connections.closed), self._connections.using():
+            yield
 
     def check_open(self) -> None:
         """Raise IndexClosedError if the store is closed."""
-        if self._closed:
-            raise IndexClosedError(f"The index at {self.path.parent} is closed: open it again.")
-
-    @contextlib.contextmanager
-    def _explaining(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            if any(words in str(error) for words in ("too large", "too many", "overflow", "too deep")):
-                raise FilterError(f"The filter is too large for SQLite ({error}): name fewer values.") from error
-            if is_full(self.path, error):
-                raise disk_full(self.path) from error
-            if "locked" in str(error):
-                raise IndexLockedError(f"{self.path} is locked by another program; try again later.") from error
-            raise IndexCorruptError(f"{self.path} cannot be read ({error}); restore it from a copy.") from error
-        except UnicodeEncodeError as error:
-            raise InvalidInputError(f"An id or a filter holds characters that are not Unicode: {error}.") from error
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-            if self._closed:  # by this very thread, in the middle of its own search
-                raise IndexClosedError(f"The index at {self.path.parent} is closed: open it again.") from error
-            raise IndexCorruptError(f"{self.path} is damaged ({error}); restore it from a copy.") from error
+        self._connections.check_open()
 
     @contextlib.contextmanager
     def transaction(self, *, write: bool = False) -> Iterator[sqlite3.Connection]:
         """One transaction: a snapshot for reading, or all or nothing for writing."""
-        connection = self.connection
         with self.guarded():
+            connection = self.connection
             if connection.in_transaction:
                 yield connection
                 return
@@ -185,7 +153,8 @@ class Store:
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:
-                if connection.in_transaction:  # SQLite may have rolled back by itself, as on a full disk
+                # SQLite may have rolled back by itself, as on a full disk; and in a fork it is the parent's transaction.
+                if self._connections.own and connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
 
@@ -206,21 +175,16 @@ class Store:
                 if "in progress" not in str(error) and "locked" not in str(error):
                     raise
             finally:
-                connection.execute(f"PRAGMA busy_timeout={_PATIENCE * 1000}")
+                connection.execute(f"PRAGMA busy_timeout={PATIENCE * 1000}")
 
     def close(self) -> None:
         """Close every thread's connection, each as soon as its thread is not using it."""
-        self._closed = True
-        with self._guard:
-            connections, self._connections = self._connections, []
-        for connection, in_use, _ in connections:
-            with in_use:
-                connection.close()
+        self._connections.close()
 
     def meta(self) -> dict[str, str]:
         """All settings."""
         with self.guarded():
-            settings = dict(self.connection.execute("SELECT key, value FROM meta"))
+            settings = dict(self.connection.execute("SELECT key, value FROM meta").fetchall())
         if not all(isinstance(text, str) for pair in settings.items() for text in pair):
             raise IndexCorruptError(f"{self.path} was altered: its settings are no text; restore it from a copy.")
         return settings
@@ -238,7 +202,7 @@ class Store:
     def generation(self) -> int:
         """A number that grows with every change, whoever makes it."""
         said = self.setting("generation")
-        if said is None or not said.isascii() or not said.isdigit():
+        if said is None or not is_number(said):
             raise IndexCorruptError(f"{self.path} has no generation; restore it from a copy.")
         return int(said)
 
@@ -251,10 +215,10 @@ class Store:
         with self.guarded():
             codec = "codec" if self._names_codecs() else f"'{FORMAT_1_CODEC}'"
             found = self.connection.execute(f"SELECT id, file, vectors, checksum, {codec} FROM segments ORDER BY id")
-            segments = [SegmentInfo(*row) for row in found]
+            segments = [SegmentInfo(*row) for row in found.fetchall()]
         for segment in segments:
             sound = isinstance(segment.file, str) and isinstance(segment.vectors, int) and segment.codec in CODECS
-            if not sound or "/" in segment.file:
+            if not sound or not is_segment_name(segment.file):
                 raise IndexCorruptError(f"{self.path} was altered: {segment} is no segment; restore it from a copy.")
         return segments
 
@@ -276,7 +240,7 @@ class Store:
     def upgrade(self) -> None:
         """From format 1 to the present one, in the caller's transaction."""
         if not self._names_codecs():
-            self.connection.execute(f"ALTER TABLE segments ADD COLUMN codec TEXT NOT NULL DEFAULT '{FORMAT_1_CODEC}'")
+            self.connection.execute(CODEC_COLUMN)
 
     def drop_segments(self, ids: Iterable[int]) -> None:
         """Forget segments, in the caller's transaction."""
@@ -352,52 +316,28 @@ class Store:
     def scan(self) -> Iterator[Record]:
         """Every record, checked, in insertion order."""
         self.check()
-        yield from map(self._record, self._select(_COLUMNS, "1 ORDER BY row", ()))
+        yield from map(self._record, self._every_row())
 
-    def _select(self, columns: str, condition: str, parameters: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
-        with self.guarded():
-            cursor = self.connection.execute(f"SELECT {columns} FROM passages WHERE {condition}", parameters)
-        while True:
-            with self.guarded():  # not around the yield: who stops in the middle would keep the connection in use
-                found = cursor.fetchmany(_MANY)
-            if not found:
-                return
+    def _every_row(self) -> Iterator[tuple[Any, ...]]:
+        last = -(2**63)
+        while found := self._select(_COLUMNS, f"row > ? ORDER BY row LIMIT {_MANY}", [last]):
             yield from found
+            last = found[-1][0]
 
-    def _record(self, values: tuple[Any, ...]) -> Record:
-        row, id_, text, context, metadata, segment, start, count, digest = values
+    def _select(self, columns: str, condition: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+        # All at once: a statement that waits for its reader would keep the connection in use, and a fork waiting.
+        with self.guarded():
+            return self.connection.execute(f"SELECT {columns} FROM passages WHERE {condition}", parameters).fetchall()
+
+    def _check_digest(self, values: tuple[Any, ...]) -> None:
+        _, id_, text, context, metadata, segment, start, count, digest = values
         if _digest(id_, text, context, metadata, segment, start, count) != digest:
             raise IndexCorruptError(f"{self.path} was altered: passage {id_!r} fails its checksum; restore it from a copy.")
-        return Record(row, Passage(id_, text, json.loads(metadata), context), segment, start, count)
 
-
-def encode_metadata(passage: Passage) -> str:
-    """A passage's metadata as JSON.
-
-    Raises:
-        InvalidInputError: if JSON cannot hold it and give it back.
-    """
-    try:
-        metadata = dict(passage.metadata)
-        _check_keys(metadata)
-        return json.dumps(metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    except (TypeError, ValueError) as error:
-        raise InvalidInputError(f"The metadata of passage {passage.id!r} cannot be stored as JSON: {error}.") from error
-    except RecursionError as error:
-        raise InvalidInputError(f"The metadata of passage {passage.id!r} is nested too deep to be stored.") from error
-
-
-def _check_keys(value: Any) -> None:
-    """Refuse keys that are no strings, however deep: JSON would turn 1, True and None into strings in silence."""
-    if isinstance(value, dict):
-        if not all(isinstance(key, str) for key in value):
-            raise TypeError("keys must be strings")
-        value = value.values()
-    elif not isinstance(value, (list, tuple)):
-        return
-    for inner in value:
-        if isinstance(inner, (dict, list, tuple)):
-            _check_keys(inner)
+    def _record(self, values: tuple[Any, ...]) -> Record:
+        self._check_digest(values)
+        row, id_, text, context, metadata, segment, start, count, _ = values
+        return Record(row, Passage(id_, text, decode_metadata(id_, metadata), context), segment, start, count)
 
 
 def _digest(*values: Any) -> str:

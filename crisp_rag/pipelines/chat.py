@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 from crisp_rag.errors import InvalidInputError, LLMError
+from crisp_rag.pipelines.endpoints import client_for, keeps_secrets
 
 TIMEOUT = 60.0
 DEADLINE = 300.0
@@ -123,7 +124,8 @@ class OpenAIChat(_Guarded):
     """An OpenAI-compatible endpoint, through the ``openai`` package, at temperature 0.
 
     Args:
-        spec: ``openai:MODEL`` or ``URL:MODEL``; the key comes from OPENAI_API_KEY, which only ``openai:`` insists on.
+        spec: ``openai:MODEL`` or ``URL:MODEL``; the key comes from OPENAI_API_KEY, which only ``openai:`` insists on.  It
+            goes to https or to this machine, never over a plain line.  Redirects to another host are refused.
         timeout, deadline, retries: As for :func:`as_chat`.  A request is repeated, after a pause, only where nothing
             has been said yet.
     """
@@ -135,11 +137,21 @@ class OpenAIChat(_Guarded):
             raise ImportError("Asking an LLM endpoint needs openai: pip install 'crisp-rag[llm]'") from error
         self._openai = openai
         self.url, self.model = _endpoint(spec)
-        key = os.environ.get("OPENAI_API_KEY") or ("none" if self.url else "")
-        if not key:
+        asked = self.url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com"
+        key = os.environ.get("OPENAI_API_KEY", "")
+        self._kept_key = bool(key) and not keeps_secrets(asked)
+        if self.url is None and not key:
             raise LLMError("OPENAI_API_KEY is not set: openai:MODEL needs a key, URL:MODEL may do without.")
+        if self.url is None and self._kept_key:
+            raise LLMError(f"OPENAI_BASE_URL is {asked}, and a key goes to https or to this machine only.")
         super().__init__(f"{self.model} at {self.url or 'OpenAI'}", self._ask, timeout, deadline)
-        self._client = openai.OpenAI(base_url=self.url, api_key=key, timeout=timeout, max_retries=retries)
+        self._client = openai.OpenAI(
+            base_url=self.url,
+            api_key=key if key and not self._kept_key else "none",
+            timeout=timeout,
+            max_retries=retries,
+            http_client=client_for(openai),
+        )
 
     def _ask(self, system: str, user: str) -> Iterator[str]:
         messages: Any = [{"role": "system", "content": system}, {"role": "user", "content": user}]
@@ -167,6 +179,10 @@ class OpenAIChat(_Guarded):
 
     def _what_happened(self, error: Exception, count: int) -> str:
         openai = self._openai
+        if isinstance(error.__cause__, LLMError):
+            return str(error.__cause__)
+        if isinstance(error, openai.AuthenticationError) and self._kept_key:
+            return f"{self.name} asks for a key, and OPENAI_API_KEY goes to https or to this machine only."
         if isinstance(error, openai.AuthenticationError):
             return f"{self.name} refuses the key in OPENAI_API_KEY."
         if isinstance(error, openai.NotFoundError):

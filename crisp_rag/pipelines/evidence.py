@@ -13,7 +13,6 @@ passages cost one encoding.
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from crisp_rag.forking import Lock
 from crisp_rag.index.types import Hit
 from crisp_rag.pipelines.sentences import Sentence, split_sentences
 
@@ -91,7 +91,7 @@ class PassageVectors:
         self.capacity = capacity
         self._counter = _counting_tokenizer(self.tokens)
         self._known: OrderedDict[tuple[str, str], ReadPassage] = OrderedDict()
-        self._guard = threading.Lock()
+        self._guard = Lock()
 
     def question(self, text: str) -> Question:
         """One question's vectors."""

@@ -8,7 +8,6 @@ Hybrid search joins the ranking of the index with BM25's by reciprocal rank fusi
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from crisp_rag.errors import InvalidInputError
+from crisp_rag.forking import Lock
 from crisp_rag.index.types import Hit, Passage, Where, copied
 from crisp_rag.pipelines.evidence import PassageVectors
 
@@ -132,7 +132,7 @@ class BM25:
 
 
 _built: weakref.WeakKeyDictionary[Any, tuple[int, BM25]] = weakref.WeakKeyDictionary()
-_building = threading.Lock()
+_building = Lock()
 
 
 def _lexical(index: CrispIndex) -> BM25:

@@ -24,8 +24,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from crisp_rag.forking import Lock, PerProcess
 from crisp_rag.index import CrispIndex, Hit
 from crisp_rag.index.checks import check_k, check_query
+from crisp_rag.index.filter_keys import key_of
 from crisp_rag.index.filters import check_filter
 from crisp_rag.index.types import Where
 
@@ -182,19 +184,21 @@ def _alike(batch: Sequence[_Request]) -> list[list[int]]:
     """The numbers of requests with the same filter; a request whose filter is a function stays alone."""
     groups: dict[Any, list[int]] = {}
     for number, request in enumerate(batch):
-        # repr tells 1 from true, which are equal in Python and different things to a filter.
-        groups.setdefault(number if callable(request.where) else repr(request.where), []).append(number)
+        groups.setdefault(number if callable(request.where) else key_of(request.where), []).append(number)
     return list(groups.values())
 
 
-_gatherers: weakref.WeakKeyDictionary[CrispIndex, Gatherer] = weakref.WeakKeyDictionary()
-_gatherers_guard = threading.Lock()
+_gatherers: weakref.WeakKeyDictionary[CrispIndex, PerProcess[Gatherer]] = weakref.WeakKeyDictionary()
+_gatherers_guard = Lock()
 
 
 def gatherer(index: CrispIndex) -> Gatherer:
-    """The one gatherer of an index; it and its threads go when the index is garbage."""
+    """The one gatherer of an index in this process; it and its threads go when the index is garbage.
+
+    A forked process gets another one: of its parent's it has the queue, and not the threads that empty it.
+    """
     with _gatherers_guard:
         found = _gatherers.get(index)
         if found is None:
-            found = _gatherers[index] = Gatherer()
-        return found
+            found = _gatherers[index] = PerProcess(Gatherer(), lambda _: Gatherer(), lambda _: None)
+    return found.get()

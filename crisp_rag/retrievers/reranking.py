@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from crisp_rag.forking import Lock
 from crisp_rag.index.checks import check_query
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Reranker:
 
     def __init__(self, encoder: Encoder | None = None) -> None:
         self._encoder = encoder
-        self._guard = threading.Lock()
+        self._guard = Lock()
 
     @property
     def encoder(self) -> Encoder:

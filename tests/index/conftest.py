@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -218,11 +219,16 @@ class Forked:
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
 
-    def wait(self) -> tuple[int, list[str]]:
-        """Its exit code, negative for a signal, and the lines that are left to read."""
-        with self._pipe:
-            lines = self._pipe.read().splitlines()
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]), lines
+    def wait(self, seconds: float = 1200) -> tuple[int, list[str]]:
+        """Its exit code, negative for a signal, and the lines that are left to read; one that hangs is killed."""
+        alarm = threading.Timer(seconds, self.kill)
+        alarm.start()
+        try:
+            with self._pipe:
+                lines = self._pipe.read().splitlines()
+            return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]), lines
+        finally:
+            alarm.cancel()
 
 
 @pytest.fixture

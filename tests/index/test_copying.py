@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from crisp_rag.errors import FilterError, IndexExistsError, InvalidInputError
-from crisp_rag.index import CrispIndex, Passage
+from crisp_rag.index import CrispIndex, Passage, exchange
 
 
 def test_a_copy_answers_as_the_original_does(index: CrispIndex, passages: Any, encoder: Any, tmp_path: Path) -> None:
@@ -102,6 +104,7 @@ def test_the_older_copy_is_there_again_where_the_newer_one_cannot_take_its_place
 ) -> None:
     index.add([Passage("a", "oak")])
     target = index.copy_to(tmp_path / "copy")
+    monkeypatch.setattr(exchange, "_exchanged", lambda *_: False)
     rename = Path.rename
 
     def failing(self: Path, to: Path) -> Path:
@@ -115,3 +118,40 @@ def test_the_older_copy_is_there_again_where_the_newer_one_cannot_take_its_place
     with CrispIndex.open(target, encoder) as copy:
         assert len(copy) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "index.crisp"]
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["exchanged at once", "renamed twice"])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_copier_killed_at_any_rename_leaves_a_whole_copy_under_the_name(
+    index: CrispIndex, encoder: Any, tmp_path: Path, forked: Any, number: int, at_once: bool
+) -> None:
+    index.add([Passage("a", "oak")])
+    target = index.copy_to(tmp_path / "a [copy]*")
+    index.add([Passage("b", "oak")])
+
+    def copy(tell: Any) -> None:
+        if not at_once:
+            exchange._exchanged = lambda *_: False
+        renames = 0
+
+        def dying(name: str) -> Any:
+            system = getattr(os, name)
+
+            def renamed(*arguments: Any, **options: Any) -> Any:
+                nonlocal renames
+                system(*arguments, **options)
+                renames += 1
+                if renames == number:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            return renamed
+
+        os.rename, os.rmdir = dying("rename"), dying("rmdir")
+        index.copy_to(target)
+
+    assert forked(copy).wait()[0] in (-signal.SIGKILL, 0)
+    with CrispIndex.open(target, encoder) as opened:
+        assert {passage.id for passage in opened.passages()} in ({"a"}, {"a", "b"})
+    index.copy_to(target)
+    with CrispIndex.open(target, encoder) as opened:
+        assert len(opened) == 2

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crisp_rag.index import CrispIndex, Passage, crisp_index, segments, store, verify_index, writing
+from crisp_rag.index import CrispIndex, Passage, crisp_index, merging, segments, store, verify_index, writing
 from crisp_rag.index.backend import LocalBackend
 
 WORDS = ["oak", "pine", "fir", "elm", "alder", "birch", "cedar", "hazel"]
@@ -96,7 +96,7 @@ def write_forever(path: Path, encoder: Any, seed: int, state: State) -> Callable
     def run(tell: Callable[[str], None]) -> None:
         random = np.random.default_rng(seed)
         now = state
-        writing.MIN_DEAD_VECTORS, writing.MAX_SMALL_SEGMENTS, writing.SMALL_SEGMENT = 60, 3, 200
+        merging.MIN_DEAD_VECTORS, merging.FAN_IN, merging.TIER_BITS = 60, 3, 1
         with CrispIndex.open(path, encoder) as index:
             while True:
                 kind, steps = random_change(random, now)

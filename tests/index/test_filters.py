@@ -245,13 +245,11 @@ def test_a_string_with_nul_in_it_is_compared_whole(index: CrispIndex) -> None:
 def test_a_filter_that_is_asked_again_reads_no_metadata_until_the_index_changes(
     index: CrispIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from crisp_rag.index import crisp_index, lookups
+    from crisp_rag.index import lookups, reading
 
     asked: list[Any] = []
-    matching_rows = crisp_index.matching_rows
-    monkeypatch.setattr(
-        crisp_index, "matching_rows", lambda store, where: asked.append(where) or matching_rows(store, where)
-    )
+    matching_rows = reading.matching_rows
+    monkeypatch.setattr(reading, "matching_rows", lambda store, where: asked.append(where) or matching_rows(store, where))
     index.add_texts(["oak", "pine", "fir"], ids=["a", "b", "c"], metadatas=[{"n": 1}, {"n": 2}, {"n": True}])
     where = {"n": {"$in": [1]}}
 

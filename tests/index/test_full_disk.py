@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from crisp_rag.errors import DiskFullError
-from crisp_rag.index import CrispIndex, Passage, verify_index, writing
+from crisp_rag.index import CrispIndex, Passage, merging, verify_index
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def holds(index: CrispIndex, state: dict[str, Passage]) -> bool:
 def test_a_disk_that_fills_up_during_writes_costs_nothing_but_an_error(
     small_disk: Path, encoder: Any, monkeypatch: pytest.MonkeyPatch, rounds: int
 ) -> None:
-    monkeypatch.setattr(writing, "MIN_DEAD_VECTORS", 2_000)
+    monkeypatch.setattr(merging, "MIN_DEAD_VECTORS", 2_000)
     random = np.random.default_rng(rounds)
     state: dict[str, Passage] = {}
     full = {"add": 0, "stream": 0, "delete": 0, "compact": 0}
@@ -149,7 +149,7 @@ def test_a_merge_that_finds_no_space_does_not_undo_the_change_before_it(
     index: CrispIndex, passages: Any, monkeypatch: pytest.MonkeyPatch, bytes_a_vector: int
 ) -> None:
     index.add(passages(40))
-    monkeypatch.setattr(writing, "MIN_DEAD_VECTORS", 10)
+    monkeypatch.setattr(merging, "MIN_DEAD_VECTORS", 10)
 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -187,10 +187,11 @@ def test_a_commit_that_fails_leaves_its_file_until_the_next_one_has_succeeded(
                 raise sqlite3.OperationalError("database or disk is full")
             return sound.execute(sql, *parameters)
 
-    index._store._local.connection = Failing()
+    own = index._store._connections._own()
+    own.connection = Failing()
     with pytest.raises(DiskFullError):
         index.add_texts(["pine"], ids=["b"])
-    index._store._local.connection = sound
+    own.connection = sound
     assert not sound.in_transaction, "what failed is not part of the next change"
     assert len(list(index.path.rglob("*.7bit"))) == 2
     assert len(index) == 1

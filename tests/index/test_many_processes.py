@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from crisp_rag.index import CrispIndex, Passage, verify_index, writing
+from crisp_rag.index import CrispIndex, Passage, merging, verify_index
 
 BATCH = 5
 ALWAYS = 20
@@ -19,7 +19,7 @@ def writer(path: Path, encoder: Any, seconds: float) -> Any:
     """Adds, replaces and deletes whole batches, and compacts; tells how often."""
 
     def run(tell: Any) -> None:
-        writing.MIN_DEAD_VECTORS = 100
+        merging.MIN_DEAD_VECTORS = 100
         end, number = time.monotonic() + seconds, 0
         with CrispIndex.open(path, encoder, wait=60) as index:
             while time.monotonic() < end:

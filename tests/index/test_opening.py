@@ -11,6 +11,7 @@ import pytest
 from crisp_rag.errors import IndexCorruptError
 from crisp_rag.index import CrispIndex, crisp_index, places, verify_index
 from crisp_rag.index.backend import LocalBackend
+from crisp_rag.index.schema import statements
 from crisp_rag.index.snapshots import SegmentView
 from crisp_rag.index.store import Store
 
@@ -30,7 +31,7 @@ def test_a_large_index_is_checked_as_it_is_used_and_each_part_once(
     large: Path, encoder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checked: list[str] = []
-    whole, record = Store.check, Store._record
+    whole, record = Store.check, Store._check_digest
 
     def check(store: Store) -> None:
         if not store._checked:
@@ -39,7 +40,7 @@ def test_a_large_index_is_checked_as_it_is_used_and_each_part_once(
 
     monkeypatch.setattr(Store, "check", check)
     monkeypatch.setattr("crisp_rag.index.backend.map_segment", counted(checked))
-    monkeypatch.setattr(Store, "_record", lambda self, values: (checked.append("record"), record(self, values))[1])
+    monkeypatch.setattr(Store, "_check_digest", lambda self, values: (checked.append("record"), record(self, values))[1])
     with CrispIndex.open(large, encoder) as index:
         assert len(index) == 39 and checked == []
         index.search("oak", k=3)
@@ -77,7 +78,7 @@ def test_a_place_that_was_altered_sends_nobody_to_other_vectors(large: Path, enc
         connection.execute("DROP TRIGGER passage_moved")
         exchanged = [(rows[second], first), (rows[first], second)]
         connection.executemany("UPDATE passages SET start = ? WHERE id = ?", exchanged)
-        trigger = next(part for part in places._statements(places._BUILD) if "passage_moved" in part)
+        trigger = next(part for part in statements(places._BUILD) if "passage_moved" in part)
         connection.execute(trigger)
     with pytest.raises(IndexCorruptError, match=r"index\.sqlite .*where its passages lie"):
         CrispIndex.open(large, encoder)

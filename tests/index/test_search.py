@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from crisp_rag.index import CrispIndex, Passage, scoring, verify_index, writing
+from crisp_rag.index import CrispIndex, Passage, merging, scoring, verify_index
 
 QUERIES = ["oak", "oak pine fir", "alder birch cedar alder", "words nobody stored", "rowan " * 40]
 
@@ -149,8 +149,8 @@ def test_many_small_commits_are_merged_and_dead_vectors_given_back(
 ) -> None:
     for passage in passages(60):
         index.add([passage])
-    assert len(list(index.path.rglob("*.7bit"))) <= writing.MAX_SMALL_SEGMENTS
-    monkeypatch.setattr(writing, "MIN_DEAD_VECTORS", 50)
+    assert len(list(index.path.rglob("*.7bit"))) <= 2 * merging.FAN_IN
+    monkeypatch.setattr(merging, "MIN_DEAD_VECTORS", 50)
     before = index.stats().bytes_vectors
     index.delete(where={"number": {"$gte": 20}})
     assert index.stats().bytes_vectors < before / 2
@@ -290,8 +290,8 @@ def test_any_sequence_of_changes_equals_a_dict_with_brute_force(
 ) -> None:
     from hypothesis.stateful import run_state_machine_as_test
 
-    monkeypatch.setattr(writing, "MAX_SMALL_SEGMENTS", 3)
-    monkeypatch.setattr(writing, "MIN_DEAD_VECTORS", 10)
+    monkeypatch.setattr(merging, "FAN_IN", 3)
+    monkeypatch.setattr(merging, "MIN_DEAD_VECTORS", 10)
     LikeADict.encoder, LikeADict.expected = encoder, staticmethod(expected)
     run_state_machine_as_test(LikeADict, settings=settings(max_examples=examples, stateful_step_count=20, deadline=None))
 

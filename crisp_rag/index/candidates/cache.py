@@ -14,14 +14,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 
+from crisp_rag.errors import CrispError, IndexLockedError
 from crisp_rag.index import planner
+from crisp_rag.index.access import explained
 from crisp_rag.index.candidates import calibration, files
 from crisp_rag.index.candidates.clusters import TRAINED_ON, TRAINED_ON_AT_MOST, Clusters, cluster_count, train
 from crisp_rag.index.candidates.lists import CandidateLists, Effort, invert
 from crisp_rag.index.candidates.search import CandidateSearch, Coverage
 from crisp_rag.index.codecs import Codec
+from crisp_rag.index.file_lock import FileLock
 from crisp_rag.index.scoring import QUERIES_AT_ONCE, SegmentOf, best_of, score_all
 from crisp_rag.index.sketch import eight_bits
 from crisp_rag.index.snapshots import Snapshot, runs
@@ -75,12 +77,21 @@ class CandidateCache:
         """Make lists for a snapshot and keep them; returns when they are there.
 
         Raises:
-            Timeout: if another process is making lists.
+            IndexLockedError: if another process is making lists.
+            AccessError: if the folder cannot be written to.
             Cancelled: if the index was closed meanwhile.
         """
-        self._folder.mkdir(exist_ok=True)
-        with FileLock(str(self._folder / "build.lock"), timeout=0):
-            files.save(self._folder, self._made(snapshot), snapshot.generation)
+        with explained(self._folder):
+            self._folder.mkdir(exist_ok=True)
+        lock = FileLock(self._folder / "build.lock")
+        if not lock.acquire():
+            raise IndexLockedError(f"{self._folder.parent} is being prepared by another process: wait for it.")
+        try:
+            made = self._made(snapshot)
+            with explained(self._folder):
+                files.save(self._folder, made, snapshot.generation)
+        finally:
+            lock.release()
 
     def wait(self) -> None:
         """Wait for lists that are being made in the background."""
@@ -116,7 +127,7 @@ class CandidateCache:
 
     def _build_quietly(self, snapshot: Snapshot) -> None:
         # Whatever goes wrong here costs speed only: the folder may be read-only, gone, or full.
-        with contextlib.suppress(OSError, Timeout, Cancelled):
+        with contextlib.suppress(OSError, CrispError, Cancelled):
             self.build(snapshot)
 
     def _made(self, snapshot: Snapshot) -> CandidateLists:

@@ -8,18 +8,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import uuid
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from crisp_rag.errors import IndexCorruptError
 from crisp_rag.index.candidates.lists import CandidateLists
+from crisp_rag.index.plain_files import read_plain
 from crisp_rag.index.segments import checksum_of
 
 CURRENT = "current.json"
 _KIND = 3
 """To be raised when the arrays change, or the efforts whose recalls are kept."""
+_NAME = re.compile(r"[0-9a-f]{32}\.lists")
 _ARRAYS = ("rows", "centroids", "steps", "borders", "passages", "numbers")
 
 
@@ -61,9 +65,11 @@ def load(folder: Path, generation: int) -> CandidateLists | None:
         generation: That of the index; lists of a later one belong to another life of it.
     """
     try:
-        said = json.loads((folder / CURRENT).read_text(encoding="utf-8"))
+        said = json.loads(read_plain(folder / CURRENT))
         checksum = said.pop("checksum_of_this")
         if said["kind"] != _KIND or checksum != _digest(said) or said["generation"] > generation:
+            return None
+        if not _NAME.fullmatch(said["file"]):
             return None
         path = folder / said["file"]
         if checksum_of(path) != said["checksum"]:
@@ -74,7 +80,7 @@ def load(folder: Path, generation: int) -> CandidateLists | None:
         return CandidateLists(
             rows, centroids.copy(), steps.copy(), borders, passages, numbers, said["codec"], tuple(said["recalls"])
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, IndexCorruptError):
         return None
 
 
