@@ -45,20 +45,25 @@ def index_command(
         str | None,
         typer.Option(help="Vectors a query x a passage, for a new index, such as 8x16; the encoder's own if not given."),
     ] = None,
+    max_size: Annotated[float, typer.Option(help="MiB that a file may have.", min=0.001)] = 100.0,
+    max_seconds: Annotated[float, typer.Option(help="Seconds that reading a file may take.", min=0.1)] = 30.0,
+    max_memory: Annotated[float, typer.Option(help="MiB of memory that reading a file may take.", min=64)] = 2048.0,
     as_json: JsonOption = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 4 if any file was skipped.")] = False,
 ) -> None:
     """Index files and folders; run again, it touches only what changed and drops what vanished."""
     from crisp_rag.index import CrispIndex
     from crisp_rag.pipelines.ingest import ingest
+    from crisp_rag.pipelines.loading import Limits
 
+    limits = Limits(max_size, max_seconds, max_memory)
     with errors():
         fresh = not (index / "index.sqlite").exists()
         chosen = encoder_of(encoder, budget) if encoder or budget else None
         with CrispIndex.create(index, chosen, exist_ok=True) as opened:
             if fresh:
                 announce(opened.stats())
-            report = ingest(opened, [str(source) for source in sources], show_progress=sys.stderr.isatty())
+            report = ingest(opened, [str(source) for source in sources], limits=limits, show_progress=sys.stderr.isatty())
         skipped = [{"path": str(item.path), "reason": item.reason} for item in report.skipped]
         if as_json:
             print_json({**report.to_dict(), "skipped": skipped})
@@ -66,6 +71,8 @@ def index_command(
             changed = f"{report.added} added, {report.unchanged} unchanged, {report.removed} removed"
             out.print(f"{report.files} files, {report.passages} passages in {escape(str(index))} ({changed}; "
                       f"{report.seconds:.1f} s).")  # fmt: skip
+        for note in report.notes:
+            err.print(f"[yellow]note[/] {escape(shown(note.path))}: {escape(note.text)}")
         for item in skipped:
             err.print(f"[yellow]skipped[/] {escape(shown(item['path']))}: {escape(item['reason'])}")
     if strict and skipped:

@@ -120,7 +120,7 @@ class ExtractiveReader:
         """Score the sentences of every question's hits, and weigh the evidence."""
         if not questions:
             return []
-        distinct = {(hit.context, hit.text): hit for found in hits for hit in found}
+        distinct = {(hit.context, hit.text, hit.metadata.get("format")): hit for found in hits for hit in found}
         if len(distinct) <= self.vectors.capacity:
             self.vectors.passages(list(distinct.values()))  # all that is new, encoded together
         examined = [

@@ -4,7 +4,8 @@
     report.added, report.unchanged, report.removed, report.skipped
 
 A file is known by its absolute path and by a digest of its bytes and of the settings that cut it.  A file that
-vanished from a given folder leaves the index; one that can no longer be read stays as it was and is reported.
+vanished from a given folder leaves the index; one that can no longer be read stays as it was and is reported.  Files are
+read in a process of their own, within limits: what exceeds them is skipped, and the rest goes on.
 """
 
 from __future__ import annotations
@@ -20,7 +21,16 @@ from typing import TYPE_CHECKING, Any
 
 from crisp_rag.errors import IngestError, InvalidInputError
 from crisp_rag.index.types import Passage
-from crisp_rag.pipelines.loading import LOADER_VERSION, Skipped, bytes_digest, find_files, parse_file, read_bytes
+from crisp_rag.pipelines.loading import (
+    LOADER_VERSION,
+    Limits,
+    LoadedDocument,
+    Note,
+    SafeReader,
+    Skipped,
+    bytes_digest,
+    find_files,
+)
 from crisp_rag.pipelines.splitting import DEFAULT_MAX_TOKENS, SPLITTER_VERSION, PassageSplitter
 
 if TYPE_CHECKING:
@@ -41,6 +51,7 @@ class IngestReport:
         unchanged: Files that were in the index already, byte for byte, and were left as they are.
         removed: Files that were dropped because they vanished or hold no text any more.
         skipped: Files that were passed over, and why.
+        notes: What was lost or is doubtful in files that were read.
         seconds: How long it took.
     """
 
@@ -50,6 +61,7 @@ class IngestReport:
     unchanged: int
     removed: int
     skipped: list[Skipped] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,6 +102,7 @@ def ingest(
     sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
     max_tokens: int | None = None,
+    limits: Limits | None = None,
     show_progress: bool = False,
 ) -> IngestReport:
     """Bring an index in step with files and folders.
@@ -99,6 +112,7 @@ def ingest(
         sources: Files and folders; see :func:`crisp_rag.pipelines.loading.find_files`.  What the index holds from
             elsewhere is left alone.
         max_tokens: The most tokens of a passage; by default 200, or what the encoder reads if that is less.
+        limits: What each file may take of size, time and memory.
         show_progress: Draw a progress bar on stderr.
 
     Returns:
@@ -127,28 +141,31 @@ def ingest(
         removed += 1
 
     added = unchanged = 0
-    with _progress(len(files), show_progress) as advance:
+    notes: list[Note] = []
+    with _progress(len(files), show_progress) as advance, SafeReader(limits) as reader:
         for file in files:
             source = file.as_posix()
             old = known.get(source, _Known())
             try:
-                data = read_bytes(file)
+                data = reader.read(file)
                 digest = bytes_digest(settings, b"\0", data)
                 if old.digests == {digest}:
                     unchanged += 1
                     continue
-                document = replace(parse_file(file, data), digest=digest)
+                document = reader.parse(file, data)
             except IngestError as error:
                 skipped.append(Skipped(str(file), str(error)))
                 continue
             finally:
                 advance()
-            passages = splitter.split(document)
+            passages = _passages(splitter, document, source, digest)
+            skipped += document.skipped
+            notes += [Note(each.path, note) for each in (document, *document.members) for note in each.notes]
             if passages:
                 added += 1
                 known.setdefault(source, _Known())
             else:
-                skipped.append(Skipped(str(file), "no text"))
+                skipped.append(Skipped(str(file), "; ".join(["no text", *document.notes])))
                 removed += known.pop(source, None) is not None
             batch.change(old.ids, passages)
         batch.flush()
@@ -162,8 +179,18 @@ def ingest(
         unchanged=unchanged,
         removed=removed,
         skipped=skipped,
+        notes=notes,
         seconds=time.perf_counter() - began,
     )
+
+
+def _passages(splitter: PassageSplitter, document: LoadedDocument, source: str, digest: str) -> list[Passage]:
+    """The passages of a document and of those inside it, which are known by the file that holds them."""
+    passages = splitter.split(replace(document, digest=digest))
+    for member in document.members:
+        for passage in splitter.split(replace(member, digest=digest)):
+            passages.append(replace(passage, metadata={**passage.metadata, "inside": source}))
+    return passages
 
 
 def _splitter(index: CrispIndex, max_tokens: int | None) -> PassageSplitter:
@@ -182,7 +209,7 @@ def _known_files(index: CrispIndex) -> dict[str, _Known]:
     known: dict[str, _Known] = {}
     for passage in index.passages():
         data = passage.metadata
-        source, digest = data.get("source"), data.get("digest")
+        source, digest = data.get("inside") or data.get("source"), data.get("digest")
         if isinstance(source, str) and isinstance(digest, str) and "start" in data and "end" in data:
             entry = known.setdefault(source, _Known())
             entry.ids.append(passage.id)

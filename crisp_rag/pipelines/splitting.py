@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from crisp_rag.errors import InvalidInputError
 from crisp_rag.index.types import Passage
+from crisp_rag.pipelines.markdown import read_markdown
 
 if TYPE_CHECKING:
     from crisp_rag.pipelines.loading import LoadedDocument
@@ -28,20 +29,9 @@ SPLITTER_VERSION = 1
 """Raised when the same text and settings would give other passages, so that files are indexed anew."""
 
 _NEWLINE = re.compile(r"\r\n?|\n")
-_FRONT_MATTER = re.compile(r"\A---[ \t]*\n(?:(?!---[ \t]*\n).*\n)*?(?:---|\.\.\.)[ \t]*(?:\n|\Z)")
-_STARTS_ITEM = re.compile(r"\s|[-*+•·–|>#]|\d+[.)]\s|[A-Za-z][.)]\s|$")
+_STARTS_ITEM = re.compile(r"\s|[-*+•·–|]\s|\d{1,3}[.)]\s|[A-Za-z][.)]\s|$")
 # A line this long was wrapped by an editor or a page, not ended by its author.
 _WRAPPED = 40
-
-
-@dataclass(frozen=True, slots=True)
-class Heading:
-    """A Markdown heading: lines ``first_line <= line < end_line`` of the text, level 1 to 6."""
-
-    text: str
-    level: int
-    first_line: int
-    end_line: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,58 +166,10 @@ def split_document(doc: LoadedDocument, tokenizer: Any, max_tokens: int = DEFAUL
     return PassageSplitter(tokenizer, max_tokens).split(doc)
 
 
-def find_headings(text: str) -> list[Heading]:
-    """The headings of a Markdown text, ``#`` and underlined ones; those in code, quotes and lists are none."""
-    return _parse_markdown(text)[0]
-
-
-def front_matter_end(text: str) -> int:
-    """Where the YAML block at the head of a Markdown text ends, 0 without one."""
-    match = _FRONT_MATTER.match(text)
-    return match.end() if match else 0
-
-
-def _parse_markdown(text: str) -> tuple[list[Heading], list[tuple[int, int]]]:
-    """Headings, and the line ranges of paragraphs."""
-    try:
-        from markdown_it import MarkdownIt
-    except ImportError as error:
-        raise ImportError("Reading Markdown needs markdown-it-py: pip install 'crisp-rag[ingest]'") from error
-    # Inline markup is parsed for headings alone: the rest is only cut, never rendered.
-    parser = MarkdownIt("commonmark").enable("table").disable("inline")
-    env: dict[str, Any] = {}
-    matter = front_matter_end(text)
-    # Its closing rule would make the YAML a heading; blank lines in its place keep the line numbers.
-    tokens = parser.parse("\n" * text.count("\n", 0, matter) + text[matter:], env)
-    inline = MarkdownIt("commonmark")
-    headings, paragraphs = [], []
-    for position, token in enumerate(tokens):
-        if token.map is None:
-            continue
-        if token.type == "heading_open" and token.level == 0:
-            words = " ".join(_plain(inline.parseInline(tokens[position + 1].content, env)).split())
-            headings.append(Heading(words, int(token.tag[1]), *token.map))
-        elif token.type == "paragraph_open":
-            paragraphs.append((token.map[0], token.map[1]))
-    return headings, paragraphs
-
-
-def _plain(tokens: Sequence[Any]) -> str:
-    """The words of inline tokens, without their markup."""
-    words = []
-    for token in tokens:
-        if token.children:
-            words.append(_plain(token.children))
-        elif token.type in ("softbreak", "hardbreak"):
-            words.append(" ")
-        elif token.type != "html_inline":
-            words.append(token.content)
-    return "".join(words)
-
-
 def _markdown_sections(text: str) -> tuple[list[_Section], str]:
     """The sections, and the text with the line breaks inside paragraphs as spaces."""
-    headings, paragraphs = _parse_markdown(text)
+    structure = read_markdown(text)
+    headings, paragraphs = structure.headings, structure.paragraphs
     breaks = list(_NEWLINE.finditer(text))
     lines = [0, *(found.end() for found in breaks)]
 
@@ -278,7 +220,10 @@ def _passage(document: LoadedDocument, start: int, end: int, path: Sequence[str]
         "start": start,
         "end": end,
         "digest": document.digest,
+        **document.place_of(start),
     }
+    if document.format != "markdown":
+        metadata["format"] = document.format
     identity = f"{document.path}\0{start}\0{text}".encode("utf-8", "surrogatepass")
     return Passage(hashlib.blake2b(identity, digest_size=16).hexdigest(), text, metadata, context)
 
