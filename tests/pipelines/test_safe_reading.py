@@ -23,7 +23,8 @@ from crisp_rag.pipelines.loading.worker import _answer
 CASES = Path(__file__).parent / "cases"
 REPEATED = {"comment": "<!--", "bang": "<!", "cdata": "<![CDATA[", "b": "<b>", "table": "<table>", "td": "<table><tr><td>",
             "style": "<style>/*",
-            "a": "<a href=x>", "li": "<li>", "quote": "<blockquote>", "close": "</p>", "entity": "&", "attribute": "<p a=\"", "h1": "<h1>"}  # fmt: skip
+            "a": "<a href=x>", "li": "<li>", "quote": "<blockquote>", "close": "</p>", "entity": "&",
+            "attribute": "<p a=\"", "h1": "<h1>"}  # fmt: skip
 
 
 def zipped(members: dict[str, bytes]) -> bytes:

@@ -33,6 +33,22 @@ _KINDS = {
     "html:load_html": ("HTML", ".html .htm .xhtml"),
     "pdf:load_pdf": ("a PDF", ".pdf"),
     "word:load_word": ("a Word file", ".docx .docm"),
+    "slides:load_slides": ("a PowerPoint file", ".pptx .pptm"),
+    "sheets:load_workbook": ("an Excel file", ".xlsx .xlsm"),
+    "records:load_csv": ("a table", ".csv"),
+    "records:load_tsv": ("a table", ".tsv .tab"),
+    "records:load_json": ("JSON", ".json"),
+    "records:load_json_lines": ("JSON lines", ".jsonl .ndjson"),
+    "notebooks:load_notebook": ("a notebook", ".ipynb"),
+    "books:load_epub": ("an e-book", ".epub"),
+    "restructured:load_rst": ("reStructuredText", ".rst"),
+    "mail:load_mail": ("a mail", ".eml"),
+    "archives:load_zip": ("a ZIP archive", ".zip"),
+    "code:load_code": (
+        "source code",
+        ".py .pyi .js .jsx .ts .tsx .java .c .h .cc .cpp .hpp .cs .go .rs .rb .php .swift .kt .scala .lua .pl .r .sh .bash "
+        ".ps1 .sql .toml .yaml .yml .ini .cfg .conf",
+    ),
 }
 """Function to what it reads, in words, and by extension."""
 
