@@ -51,7 +51,11 @@ def index_command(
     as_json: JsonOption = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 4 if any file was skipped.")] = False,
 ) -> None:
-    """Index files and folders; run again, it touches only what changed and drops what vanished."""
+    """Index files and folders; run again, it touches only what changed and drops what vanished.
+
+    Read are text, Markdown, HTML, PDF, Word, PowerPoint, Excel, CSV, TSV, JSON, JSON lines, notebooks, EPUB,
+    reStructuredText, mails (.eml), source code, and ZIP archives of these; other packages may bring more.
+    """
     from crisp_rag.index import CrispIndex
     from crisp_rag.pipelines.ingest import ingest
     from crisp_rag.pipelines.loading import Limits
@@ -88,6 +92,8 @@ def search(
     as_json: JsonOption = False,
 ) -> None:
     """Show the passages that match a query best."""
+    from crisp_rag.pipelines.reading import place_in_words
+
     with errors(), open_index(index) as opened:
         hits = opened.search(query, k, _filter(where))
         if as_json:
@@ -96,7 +102,9 @@ def search(
         if not hits:
             err.print("Nothing found.")
         for rank, hit in enumerate(hits, 1):
-            place = escape(shown(str(hit.metadata.get("source", hit.id))))
+            place = escape(
+                ", ".join(filter(None, [shown(str(hit.metadata.get("source", hit.id))), place_in_words(hit.metadata)]))
+            )
             heading = escape(str(hit.metadata.get("heading", "") or hit.context))
             out.print(f"[bold]{rank:2}. {hit.score:6.2f}[/]  [cyan]{place}[/]  [dim]{heading}[/]")
             out.print(f"    {escape(_short(hit.text))}")
@@ -219,7 +227,8 @@ def _filter(where: str | None) -> dict[str, Any] | None:
 
 def _place(source: Any) -> str:
     """Where a quote stands, ready for the console."""
-    return escape(f"{shown(source.path) or source.id}:{source.start}-{source.end}")
+    place = f", {source.place}" if source.place else ""
+    return escape(f"{shown(source.path) or source.id}:{source.start}-{source.end}{place}")
 
 
 def _short(text: str, width: int = 160) -> str:

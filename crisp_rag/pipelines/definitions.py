@@ -33,6 +33,10 @@ _ARROW = re.compile(
     r"^(?P<indent>[ \t]*)(?:export\s+)?(?:const|let|var)\s+(?P<name>[\w$]+)\s*=\s*(?:async\s*)?"
     r"(?:function\b|\(?[^=]{0,200}=>)"
 )
+_METHOD = re.compile(
+    r"^(?P<indent>[ \t]+)(?:async\s+|static\s+|get\s+|set\s+)*(?!if\b|for\b|while\b|switch\b|catch\b|with\b)"
+    r"(?P<name>[\w$#]+)\s*\([^()]{0,300}\)\s*\{\s*$"
+)
 _SQL = re.compile(
     r"^(?P<indent>\s*)create\s+(?:or\s+replace\s+)?(?:\w+\s+)?(?P<kind>table|view|function|procedure|trigger|index)\s+(?:if\s+not\s+exists\s+)?(?P<name>[\w.\"`]+)",
     re.I,
@@ -115,8 +119,8 @@ def _heading(line: str, suffix: str) -> tuple[int, str] | None:
         found = _SQL.match(line)
         return (0, f"{found.group('kind').lower()} {found.group('name')}") if found else None
     if found := _NAMED.match(line):
-        return len(found.group("indent").expandtabs(4)), f"{found.group('kind')} {found.group('name')}"
-    if suffix in _BRACES and (found := _ARROW.match(line) or _C_FUNCTION.match(line)):
+        return len(found.group("indent").expandtabs(4)), f"{found.group('kind')} {found.group('name').strip(':.')}"
+    if suffix in _BRACES and (found := _ARROW.match(line) or _METHOD.match(line) or _C_FUNCTION.match(line)):
         return len(found.group("indent").expandtabs(4)), found.group("name")
     return None
 

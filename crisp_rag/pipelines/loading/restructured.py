@@ -46,7 +46,7 @@ def _words(found: re.Match[str]) -> str:
         return found.group()
     if target := _TARGET.search(text):
         return text[: target.start()]
-    return f"``{text.lstrip('~!')}``"
+    return text.lstrip("~!")
 
 
 def _know(names: list[str]) -> None:
@@ -75,7 +75,7 @@ def _know(names: list[str]) -> None:
             return [container]
 
     for name in set(map(str.lower, names)):
-        if name not in en.directives and name not in directives._directives:
+        if (name not in en.directives or name in _CODE) and name not in directives._directives:
             directives.register_directive(name, Unknown)
 
 

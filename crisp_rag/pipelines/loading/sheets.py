@@ -8,11 +8,12 @@ import re
 from typing import Any
 
 from crisp_rag.pipelines.loading.document import INSTALL, Extracted
-from crisp_rag.pipelines.loading.packed import open_package
+from crisp_rag.pipelines.loading.packed import open_package, read_member
 from crisp_rag.pipelines.loading.records import RecordWriter, add_rows
 
 MAX_CELLS = 5_000_000
 _CURRENCY = re.compile(r'\[\$([^\]-]+)[^\]]*\]|"([^"]*)"|([€$£¥])|\\(.)')
+_FORMULA = re.compile(rb"<f[ >/]")
 _DECIMALS = re.compile(r"0\.(0+)")
 
 
@@ -90,8 +91,10 @@ def _number(value: float, shown: str) -> str:
 
 def _formulas_without_value(openpyxl: Any, data: bytes) -> int:
     """Formulas that were never computed: a program wrote the file, and no one opened it."""
-    if len(data) > 2_000_000 or b"" not in data:
-        return 0
+    with open_package("", data, "an Excel file") as package:
+        sheets = [info for info in package.infolist() if info.filename.startswith("xl/worksheets/")]
+        if len(data) > 2_000_000 or not any(_FORMULA.search(read_member("", package, info)) for info in sheets):
+            return 0
     asked = openpyxl.load_workbook(io.BytesIO(data), data_only=False)
     known = openpyxl.load_workbook(io.BytesIO(data), data_only=True)
     count = 0
