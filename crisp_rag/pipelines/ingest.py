@@ -19,17 +19,20 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crisp_rag.errors import IngestError, InvalidInputError
+from filelock import FileLock, Timeout
+
+from crisp_rag.errors import IndexLockedError, IngestError, InvalidInputError
 from crisp_rag.index.types import Passage
 from crisp_rag.pipelines.loading import (
     LOADER_VERSION,
+    Found,
     Limits,
     LoadedDocument,
     Note,
     SafeReader,
     Skipped,
     bytes_digest,
-    find_files,
+    search_files,
 )
 from crisp_rag.pipelines.splitting import DEFAULT_MAX_TOKENS, SPLITTER_VERSION, PassageSplitter
 
@@ -103,6 +106,8 @@ def ingest(
     *,
     max_tokens: int | None = None,
     limits: Limits | None = None,
+    exclude: Sequence[str] = (),
+    wait: float = 0.0,
     show_progress: bool = False,
 ) -> IngestReport:
     """Bring an index in step with files and folders.
@@ -113,6 +118,9 @@ def ingest(
             elsewhere is left alone.
         max_tokens: The most tokens of a passage; by default 200, or what the encoder reads if that is less.
         limits: What each file may take of size, time and memory.
+        exclude: Patterns in the form of a .gitignore, of what below the sources is left out, beside what ``.gitignore``
+            and ``.crispignore`` files name there.  What was indexed before and is left out now leaves the index.
+        wait: Seconds to wait for another run that fills the same index.
         show_progress: Draw a progress bar on stderr.
 
     Returns:
@@ -120,12 +128,26 @@ def ingest(
 
     Raises:
         IngestError: if a source does not exist; nothing was written.
+        IndexLockedError: if another run fills the same index, for longer than ``wait``.
         InvalidInputError: if ``max_tokens`` is below 16 or beyond what the encoder reads.
         ImportError: naming the extra to install, if a library for a file is missing.
     """
+    with _alone(Path(index.path), wait):
+        return _ingested(index, sources, max_tokens, limits, exclude, show_progress)
+
+
+def _ingested(
+    index: CrispIndex,
+    sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    max_tokens: int | None,
+    limits: Limits | None,
+    exclude: Sequence[str],
+    show_progress: bool,
+) -> IngestReport:
     began = time.perf_counter()
     given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
-    files, skipped = find_files(given)
+    found = search_files(given, exclude)
+    files, skipped = found.files, found.skipped
     own_folder = Path(index.path).resolve()
     roots = [Path(source).resolve() for source in given]
     files = [file for file in files if not file.is_relative_to(own_folder)]
@@ -136,7 +158,7 @@ def ingest(
     known = _known_files(index)
     batch = _Batch(index)
     removed = 0
-    for source in _vanished(known, roots, files, skipped):
+    for source in _vanished(known, roots, found):
         batch.change(known.pop(source).ids)
         removed += 1
 
@@ -217,18 +239,33 @@ def _known_files(index: CrispIndex) -> dict[str, _Known]:
     return known
 
 
-def _vanished(known: Iterable[str], roots: Sequence[Path], files: Iterable[Path], skipped: Iterable[Skipped]) -> list[str]:
-    """Known sources below a given folder that are no files any more; one that cannot be looked at has not vanished."""
-    present = {file.as_posix() for file in files}
-    closed = [Path(item.path) for item in skipped]
+def _vanished(known: Iterable[str], roots: Sequence[Path], found: Found) -> list[str]:
+    """Known sources below a given folder that are no files any more, or are ignored now; one that cannot be looked at has
+    not vanished."""
+    present = {file.as_posix() for file in found.files}
+    closed = [Path(item.path) for item in found.skipped]
     return [
         source
         for source in known
         if source not in present
         and _is_below(Path(source), roots)
         and not _is_below(Path(source), closed)
-        and _is_gone(source)
+        and (_is_gone(source) or _is_below(Path(source), found.ignored))
     ]
+
+
+@contextmanager
+def _alone(folder: Path, wait: float) -> Iterator[None]:
+    """One run at a time fills an index: two would each do the work, and undo each other's where a file changes."""
+    lock = FileLock(str(folder / "ingest.lock"))
+    try:
+        lock.acquire(timeout=wait, poll_interval=0.1)
+    except Timeout:
+        raise IndexLockedError(f"Another run is filling {folder}: try again when it is done, or wait for it.") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _is_below(source: Path, roots: Iterable[Path]) -> bool:

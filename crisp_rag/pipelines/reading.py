@@ -27,7 +27,8 @@ class Source:
     """A quote and where it stands: ``start`` and ``end`` are code points in the extracted text of the file ``path``.
 
     ``id`` is the passage's; ``score`` is the reader's for this quote; ``place`` is where in the file the passage stands, in
-    words: ``page 3``, ``sheet Prices, row 4``; empty where that is not known.
+    words: ``page 3``, ``sheet Prices, row 4``; empty where that is not known.  ``standing`` is what the passage says of its
+    own validity, where that matters: ``2023, superseded``.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Source:
     quote: str
     score: float
     place: str = ""
+    standing: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ class Answer:
         nearest: Where the reader declined: what it would have quoted.  Nothing to show as an answer.
         nearest_span: Where it declined: the span it would have named.
         context: What the prompt took; None without one.
+        note: What else there is to know: that quotes disagree, or that a model's words were not used and why.
     """
 
     question: str
@@ -113,9 +116,10 @@ class Answer:
     nearest: list[Source] = field(default_factory=list)
     nearest_span: Source | None = None
     context: ContextUse | None = None
+    note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """``{answer, sources, answered, evidence, span, statements, context}``, ready for JSON."""
+        """``{answer, sources, answered, evidence, span, statements, context, note}``, ready for JSON."""
         return {
             "answer": self.text,
             "sources": [asdict(source) for source in self.sources],
@@ -124,6 +128,7 @@ class Answer:
             "span": asdict(self.span) if self.span else None,
             "statements": [{**asdict(statement), "ids": list(statement.ids)} for statement in self.statements],
             "context": {**asdict(self.context), "saved": self.context.saved} if self.context else None,
+            "note": self.note,
         }
 
 

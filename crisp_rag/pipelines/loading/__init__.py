@@ -21,7 +21,7 @@ from crisp_rag.pipelines.loading.document import (
     Skipped,
     bytes_digest,
 )
-from crisp_rag.pipelines.loading.finding import find_files
+from crisp_rag.pipelines.loading.finding import Found, find_files, search_files
 from crisp_rag.pipelines.loading.reading import load_file, parse_file, read_bytes
 from crisp_rag.pipelines.loading.registry import extensions
 from crisp_rag.pipelines.loading.safe import Limits, SafeReader
@@ -33,6 +33,7 @@ __all__ = [
     "LOADER_VERSION",
     "Extracted",
     "Format",
+    "Found",
     "Limits",
     "LoadedDocument",
     "Note",
@@ -45,4 +46,5 @@ __all__ = [
     "load_file",
     "parse_file",
     "read_bytes",
+    "search_files",
 ]
