@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -110,13 +111,16 @@ def _follow(sources: list[Path], index: Path, run: Callable[[], IngestReport], a
     except ImportError as error:
         raise ImportError("--watch needs watchfiles: pip install 'crisp-rag[ingest]'") from error
     own = index.resolve()
+
+    def elsewhere(_: object, path: str) -> bool:
+        return not Path(path).resolve().is_relative_to(own)
+
     err.print("[dim]Watching; Ctrl-C ends.[/]")
-    for _ in watch(
-        *sources, watch_filter=lambda _, path: not Path(path).resolve().is_relative_to(own), raise_interrupt=False
-    ):
-        report = run()
-        if report.added or report.removed:
-            _print_report(report, index, as_json)
+    with suppress(KeyboardInterrupt):
+        for _ in watch(*sources, watch_filter=elsewhere, raise_interrupt=False):
+            report = run()
+            if report.added or report.removed:
+                _print_report(report, index, as_json)
 
 
 @app.command()

@@ -7,6 +7,7 @@ found.files, found.skipped, found.ignored
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -178,7 +179,7 @@ def _spec(lines: Sequence[str], origin: str, strict: bool = True) -> Any:
         try:
             pathspec.GitIgnoreSpec.from_lines([line])
             kept.append(line)
-        except ValueError as error:
+        except (ValueError, re.error) as error:
             if strict:
                 raise InvalidInputError(f"{line!r} is no pattern of {origin}: {error}") from error
     return pathspec.GitIgnoreSpec.from_lines(kept)
