@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from crisp_rag.cli import documents, measuring, upkeep  # noqa: F401  # the commands, in the order of --help
+from crisp_rag.cli import documents, showing, measuring, upkeep  # isort: skip  # noqa: F401  # the commands, in the order of --help
 from crisp_rag.cli.console import app
 
 __all__ = ["app", "main"]

@@ -53,7 +53,7 @@ def open_index(path: Path) -> Any:
 def announce(stats: Any) -> None:
     """Say which encoder an index was built with, and if there is a better one today."""
     former = stats.encoder.partition("@")[0] == LIGHT_ENCODER_NAME
-    better = f" New indexes take {DEFAULT_ENCODER_NAME}, which finds more: index the files anew to have it." if former else ""
+    better = f" New indexes take {DEFAULT_ENCODER_NAME}, which finds more." if former else ""
     encoder = f"Encoder: {escape(stats.encoder)} ({stats.dim} dims, {stats.pooling} query x document vectors)."
     err.print(f"[dim]{encoder}{better}[/]")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,8 @@ from crisp_rag.cli.terminal import escape, visible
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from crisp_rag.pipelines.ingest import IngestReport
+
 WhereOption = Annotated[
     str | None, typer.Option("--where", help="""A filter on metadata, as JSON: '{"title": "Refunds"}'.""")
 ]
@@ -45,31 +48,79 @@ def index_command(
         str | None,
         typer.Option(help="Vectors a query x a passage, for a new index, such as 8x16; the encoder's own if not given."),
     ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(help="A pattern, as in a .gitignore, of what below the folders is left out; may be given again."),
+    ] = None,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for another run on the same index.", min=0.0)] = 0.0,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on, and follow every change until Ctrl-C.")] = False,
+    max_size: Annotated[float, typer.Option(help="MiB that a file may have.", min=0.001)] = 100.0,
+    max_seconds: Annotated[float, typer.Option(help="Seconds that reading a file may take.", min=0.1)] = 30.0,
+    max_memory: Annotated[float, typer.Option(help="MiB of memory that reading a file may take.", min=64)] = 2048.0,
     as_json: JsonOption = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 4 if any file was skipped.")] = False,
 ) -> None:
-    """Index files and folders; run again, it touches only what changed and drops what vanished."""
+    """Index files and folders; run again, it touches only what changed and drops what vanished.
+
+    Read are text, Markdown, HTML, PDF, Word, PowerPoint, Excel, CSV, TSV, JSON, JSON lines, notebooks, EPUB,
+    reStructuredText, mails (.eml), source code, and ZIP archives of these; other packages may bring more.
+    """
     from crisp_rag.index import CrispIndex
     from crisp_rag.pipelines.ingest import ingest
+    from crisp_rag.pipelines.loading import Limits
 
+    limits = Limits(max_size, max_seconds, max_memory)
     with errors():
         fresh = not (index / "index.sqlite").exists()
         chosen = encoder_of(encoder, budget) if encoder or budget else None
         with CrispIndex.create(index, chosen, exist_ok=True) as opened:
             if fresh:
                 announce(opened.stats())
-            report = ingest(opened, [str(source) for source in sources], show_progress=sys.stderr.isatty())
-        skipped = [{"path": str(item.path), "reason": item.reason} for item in report.skipped]
-        if as_json:
-            print_json({**report.to_dict(), "skipped": skipped})
-        else:
-            changed = f"{report.added} added, {report.unchanged} unchanged, {report.removed} removed"
-            out.print(f"{report.files} files, {report.passages} passages in {escape(str(index))} ({changed}; "
-                      f"{report.seconds:.1f} s).")  # fmt: skip
-        for item in skipped:
-            err.print(f"[yellow]skipped[/] {escape(shown(item['path']))}: {escape(item['reason'])}")
-    if strict and skipped:
+
+            def run() -> IngestReport:
+                return ingest(
+                    opened, [str(source) for source in sources],
+                    limits=limits, exclude=exclude or (), wait=wait, show_progress=sys.stderr.isatty(),
+                )  # fmt: skip
+
+            report = run()
+            _print_report(report, index, as_json)
+            if watch:
+                _follow(sources, index, run, as_json)
+    if strict and report.skipped:
         raise typer.Exit(SKIPPED)
+
+
+def _print_report(report: IngestReport, index: Path, as_json: bool) -> None:
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        changed = f"{report.added} added, {report.unchanged} unchanged, {report.removed} removed"
+        out.print(f"{report.files} files, {report.passages} passages in {escape(str(index))} ({changed}; "
+                  f"{report.seconds:.1f} s).")  # fmt: skip
+    for note in report.notes:
+        err.print(f"[yellow]note[/] {escape(shown(note.path))}: {escape(note.text)}")
+    for item in report.skipped:
+        err.print(f"[yellow]skipped[/] {escape(shown(item.path))}: {escape(item.reason)}")
+
+
+def _follow(sources: list[Path], index: Path, run: Callable[[], IngestReport], as_json: bool) -> None:
+    """Index again whenever something changes below the sources, until somebody presses Ctrl-C."""
+    try:
+        from watchfiles import watch
+    except ImportError as error:
+        raise ImportError("--watch needs watchfiles: pip install 'crisp-rag[ingest]'") from error
+    own = index.resolve()
+
+    def elsewhere(_: object, path: str) -> bool:
+        return not Path(path).resolve().is_relative_to(own)
+
+    err.print("[dim]Watching; Ctrl-C ends.[/]")
+    with suppress(KeyboardInterrupt):
+        for _ in watch(*sources, watch_filter=elsewhere, raise_interrupt=False):
+            report = run()
+            if report.added or report.removed:
+                _print_report(report, index, as_json)
 
 
 @app.command()
@@ -81,6 +132,8 @@ def search(
     as_json: JsonOption = False,
 ) -> None:
     """Show the passages that match a query best."""
+    from crisp_rag.pipelines.reading import place_in_words
+
     with errors(), open_index(index) as opened:
         hits = opened.search(query, k, _filter(where))
         if as_json:
@@ -89,7 +142,9 @@ def search(
         if not hits:
             err.print("Nothing found.")
         for rank, hit in enumerate(hits, 1):
-            place = escape(shown(str(hit.metadata.get("source", hit.id))))
+            place = escape(
+                ", ".join(filter(None, [shown(str(hit.metadata.get("source", hit.id))), place_in_words(hit.metadata)]))
+            )
             heading = escape(str(hit.metadata.get("heading", "") or hit.context))
             out.print(f"[bold]{rank:2}. {hit.score:6.2f}[/]  [cyan]{place}[/]  [dim]{heading}[/]")
             out.print(f"    {escape(_short(hit.text))}")
@@ -109,6 +164,7 @@ def ask(
     rerank: Annotated[bool, typer.Option("--rerank", help="Rank the first 50 again, with all token vectors.")] = False,
     threshold: Annotated[float | None, typer.Option(help="Evidence below it is declined; see crisp-rag calibrate.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds without a word after which --llm is given up.", min=0.1)] = 60.0,
+    max_tokens: Annotated[int, typer.Option(help="Tokens that --llm may write.", min=1)] = 512,
     as_json: JsonOption = False,
 ) -> None:
     """Answer a question with quotes and their sources, or say that the documents do not hold the answer (exit 3)."""
@@ -122,7 +178,9 @@ def ask(
             from crisp_rag.pipelines.llm import LLMReader
 
             show = None if as_json else _piece_printer(question)
-            reader = LLMReader(llm, opened.encoder, threshold=threshold, timeout=timeout, on_text=show)
+            reader = LLMReader(
+                llm, opened.encoder, threshold=threshold, timeout=timeout, on_text=show, max_tokens=max_tokens
+            )
         answer = answer_question(opened, question, k=k, where=_filter(where), reader=reader, hybrid=hybrid, rerank=rerank)
     if as_json:
         print_json(answer.to_dict())
@@ -131,6 +189,8 @@ def ask(
     else:
         out.print(f"[bold]{escape(question)}[/]")
         out.print(f"  {escape(answer.text)}")
+        if answer.note:
+            out.print(f"  [dim]{escape(answer.note)}[/]")
         for number, source in enumerate(answer.sources, 1):
             out.print(f"  [cyan]\\[{number}] {_place(source)}[/]  [dim]score {source.score:.2f}[/]")
             out.print(f"      “{escape(' '.join(source.quote.split()))}”")
@@ -186,13 +246,19 @@ def _piece_printer(question: str) -> Callable[[str], None]:
 def _print_statements(answer: Any) -> None:
     """What a language model wrote, sentence by sentence: what supports it, or that nothing does."""
     out.print("\n")
-    for statement in answer.statements:
-        mark = "[green]✓[/]" if statement.supported else "[red]✗ not in the passages:[/]"
-        out.print(f"  {mark} {escape(statement.text)}  [dim]support {statement.support:.2f}[/]")
+    for statement in (each for each in answer.statements if each.supported):
+        out.print(f"  [green]✓[/] {escape(statement.text)}  [dim]support {statement.support:.2f}[/]")
         for source in statement.sources:
             out.print(f"      [cyan]{_place(source)}[/]  “{escape(' '.join(source.quote.split()))}”")
-    if not answer.answered:
+    if unsupported := [each.text for each in answer.statements if not each.supported]:
+        more = f" and {len(unsupported) - 1} more" if len(unsupported) > 1 else ""
+        out.print(f"  [red]✗ not in the passages:[/] {escape(_short(unsupported[0], 80))}{more}")
+    if answer.note:
+        out.print(f"  [dim]{escape(answer.note)}[/]")
+    if not any(each.supported for each in answer.statements):
         out.print(f"  {escape(answer.text)}")
+        for source in answer.sources:
+            out.print(f"      [cyan]{_place(source)}[/]  “{escape(' '.join(source.quote.split()))}”")
     use = answer.context
     out.print(f"  [dim]{use.tokens} tokens of passages in the prompt, {use.saved:.0%} of {use.full_tokens} left out.[/]")
     out.print()
@@ -212,7 +278,8 @@ def _filter(where: str | None) -> dict[str, Any] | None:
 
 def _place(source: Any) -> str:
     """Where a quote stands, ready for the console."""
-    return escape(f"{shown(source.path) or source.id}:{source.start}-{source.end}")
+    place = "".join(f", {words}" for words in (source.place, source.standing) if words)
+    return escape(f"{shown(source.path) or source.id}:{source.start}-{source.end}{place}")
 
 
 def _short(text: str, width: int = 160) -> str:

@@ -156,7 +156,8 @@ def _most_moved(
 ) -> list[str]:
     """The relevant document, if there is one, whose two ranks differ most."""
     behind = 1 + max(len(ranks), len(baseline_ranks))
-    relevant = [id_ for id_, grade in dataset.qrels[query].items() if grade >= dataset.binary_threshold and id_ not in but]
+    judged = {id_: grade for id_, grade in dataset.qrels[query].items() if id_ in dataset.corpus and id_ not in but}
+    relevant = [id_ for id_, grade in judged.items() if grade >= dataset.binary_threshold]
     relevant.sort(key=lambda id_: -abs(1 / ranks.get(id_, behind) - 1 / baseline_ranks.get(id_, behind)))
     return relevant[:1]
 

@@ -142,7 +142,7 @@ def gather(
     sources: Sequence[str | Path], encoder: CrispEncoder, *, seed: int = 0
 ) -> tuple[list[Example], list[Passage], list[dict[str, str]]]:
     """Examples of all sources, the passages of those that are documents, and the files that were skipped."""
-    from crisp_rag.pipelines.loading import find_files, load_file
+    from crisp_rag.pipelines.loading import SafeReader, find_files
     from crisp_rag.pipelines.splitting import DEFAULT_MAX_TOKENS, PassageSplitter
     from crisp_rag.training import Section, examples_from_jsonl, examples_from_judgements, examples_from_sections
 
@@ -150,7 +150,7 @@ def gather(
     documents = []
     for source in map(Path, sources):
         if (source / "corpus.jsonl").is_file():
-            examples += examples_from_judgements(load_beir(source, split="train"), seed=seed)
+            examples += examples_from_judgements(load_beir(source, split="train").without_missing(), seed=seed)
         elif source.suffix == ".jsonl":
             examples += examples_from_jsonl(source)
         else:
@@ -161,11 +161,15 @@ def gather(
     skipped = [{"path": str(item.path), "reason": item.reason} for item in unread]
     splitter = PassageSplitter(encoder.tokenizer, min(DEFAULT_MAX_TOKENS, encoder.max_document_tokens))
     passages: list[Passage] = []
-    for path in files:
-        try:
-            passages += splitter.split(load_file(path))
-        except IngestError as error:  # one unreadable file does not stop the others
-            skipped.append({"path": str(path), "reason": str(error)})
+    with SafeReader() as reader:
+        for path in files:
+            try:
+                document = reader.load(path)
+            except IngestError as error:  # one unreadable file does not stop the others
+                skipped.append({"path": str(path), "reason": str(error)})
+                continue
+            for part in (document, *document.members):
+                passages += splitter.split(part)
     sections = [Section(each.context, each.text, str(each.metadata["source"])) for each in passages]
     return examples + examples_from_sections(sections, seed=seed, source=SOURCE), passages, skipped
 

@@ -52,7 +52,8 @@ def make_manifest(suite: Suite, checksums: dict[str, dict[str, str]], command: S
 def dataset_checksums(spec: DatasetSpec) -> dict[str, str]:
     """SHA-256 of every file of a data set that a measurement reads, by its path in the folder."""
     names = ["corpus.jsonl", "queries.jsonl", f"qrels/{spec.split}.tsv", f"qrels/{UNANSWERABLE}.tsv"]
-    return {name: _sha256(spec.path / name) for name in names if (spec.path / name).is_file()}
+    paths = {file: spec.path / file for name in names for file in (name, f"{name}.gz")}
+    return {file: _sha256(path) for file, path in paths.items() if path.is_file()}
 
 
 def _sha256(path: Path) -> str:

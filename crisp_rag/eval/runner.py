@@ -175,6 +175,9 @@ def run_suite(
     encodings = EncodingCache(cache)
     readers = reading.Reading(lambda: _reading_encoder(systems), encodings)
     run = _Run(outcome, Records(out), encodings, readers, resume, on_step or _silent, on_message or _silent)
+    for dataset in datasets:
+        for note in dataset.notes:
+            run.tell(f"{dataset.name}: {note}")
     for dataset, spec in zip(datasets, suite.datasets):
         for name, system in systems.items():
             run.measure(dataset, spec, name, system)

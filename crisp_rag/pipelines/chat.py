@@ -46,7 +46,14 @@ class Chat(Protocol):
         """
 
 
-def as_chat(llm: Any, *, timeout: float = TIMEOUT, deadline: float = DEADLINE, retries: int = RETRIES) -> Chat:
+def as_chat(
+    llm: Any,
+    *,
+    timeout: float = TIMEOUT,
+    deadline: float = DEADLINE,
+    retries: int = RETRIES,
+    max_tokens: int | None = None,
+) -> Chat:
     """A Chat for whatever the user has.
 
     Args:
@@ -55,13 +62,14 @@ def as_chat(llm: Any, *, timeout: float = TIMEOUT, deadline: float = DEADLINE, r
         timeout: Seconds without a word after which the model is given up.
         deadline: Seconds after which it is given up in any case.
         retries: How often an endpoint is asked again that is busy or cannot be reached.
+        max_tokens: Asked of an endpoint: tokens of an answer at most.
 
     Raises:
         InvalidInputError: if it is none of these.
         ImportError: naming the extra to install.
     """
     if isinstance(llm, str):
-        return OpenAIChat(llm, timeout=timeout, deadline=deadline, retries=retries)
+        return OpenAIChat(llm, timeout=timeout, deadline=deadline, retries=retries, max_tokens=max_tokens)
     # Neither framework is imported for the question: an object of theirs means that it is loaded already.
     llama_index, langchain = sys.modules.get("llama_index.core.llms"), sys.modules.get("langchain_core.runnables")
     if llama_index is not None and isinstance(llm, llama_index.LLM):
@@ -126,16 +134,25 @@ class OpenAIChat(_Guarded):
     Args:
         spec: ``openai:MODEL`` or ``URL:MODEL``; the key comes from OPENAI_API_KEY, which only ``openai:`` insists on.  It
             goes to https or to this machine, never over a plain line.  Redirects to another host are refused.
-        timeout, deadline, retries: As for :func:`as_chat`.  A request is repeated, after a pause, only where nothing
-            has been said yet.
+        timeout, deadline, retries, max_tokens: As for :func:`as_chat`.  A request is repeated, after a pause, only where
+            nothing has been said yet.
     """
 
-    def __init__(self, spec: str, *, timeout: float = TIMEOUT, deadline: float = DEADLINE, retries: int = RETRIES) -> None:
+    def __init__(
+        self,
+        spec: str,
+        *,
+        timeout: float = TIMEOUT,
+        deadline: float = DEADLINE,
+        retries: int = RETRIES,
+        max_tokens: int | None = None,
+    ) -> None:
         try:
             import openai
         except ImportError as error:
             raise ImportError("Asking an LLM endpoint needs openai: pip install 'crisp-rag[llm]'") from error
         self._openai = openai
+        self._max_tokens = max_tokens
         self.url, self.model = _endpoint(spec)
         asked = self.url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com"
         key = os.environ.get("OPENAI_API_KEY", "")
@@ -155,11 +172,14 @@ class OpenAIChat(_Guarded):
 
     def _ask(self, system: str, user: str) -> Iterator[str]:
         messages: Any = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        # OpenAI's own models know the limit by another name, and some refuse this one.
+        name = "max_tokens" if self.url else "max_completion_tokens"
+        limit: dict[str, Any] = {} if self._max_tokens is None else {name: self._max_tokens}
         count = 0
         ended = False
         try:
             with self._client.chat.completions.create(
-                model=self.model, messages=messages, stream=True, temperature=0
+                model=self.model, messages=messages, stream=True, temperature=0, **limit
             ) as events:
                 for event in events:
                     for choice in event.choices or ():

@@ -90,7 +90,7 @@ class PassageVectors:
         self.tokens = encoder.with_pooling("none") if hasattr(encoder, "with_pooling") else encoder
         self.capacity = capacity
         self._counter = _counting_tokenizer(self.tokens)
-        self._known: OrderedDict[tuple[str, str], ReadPassage] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str, str], ReadPassage] = OrderedDict()
         self._guard = Lock()
 
     def question(self, text: str) -> Question:
@@ -109,7 +109,7 @@ class PassageVectors:
 
     def passages(self, hits: Sequence[Hit]) -> list[ReadPassage]:
         """The passages of hits, in order; those not yet known are encoded together."""
-        keys = [(hit.context, hit.text) for hit in hits]
+        keys = [(hit.context, hit.text, str(hit.metadata.get("format") or "")) for hit in hits]
         with self._guard:
             found = {key: self._known[key] for key in keys if key in self._known}
         missing = list(dict.fromkeys(key for key in keys if key not in found))
@@ -127,14 +127,14 @@ class PassageVectors:
         """Tokens of a text without special ones, uncut; words, for an encoder without a tokenizer."""
         return len(text.split()) if self._counter is None else len(self._counter.encode(text, add_special_tokens=False))
 
-    def _encode(self, keys: Sequence[tuple[str, str]]) -> list[ReadPassage]:
-        sentences = [split_sentences(text) for _, text in keys]
+    def _encode(self, keys: Sequence[tuple[str, str, str]]) -> list[ReadPassage]:
+        sentences = [split_sentences(text, format) for _, text, format in keys]
         if self._counter is None:
             return self._alone(sentences)
-        texts = [f"{context}\n{text}" if context else text for context, text in keys]
+        texts = [f"{context}\n{text}" if context else text for context, text, _ in keys]
         vectors = self.tokens.encode_document(texts)
         passages = []
-        for number, (context, _) in enumerate(keys):
+        for number, (context, _, _) in enumerate(keys):
             offsets = self._offsets(texts[number], "document")
             if offsets is None or len(offsets) != len(vectors[number]):
                 passages += self._alone([sentences[number]])

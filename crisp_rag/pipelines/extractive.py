@@ -19,6 +19,7 @@ import numpy as np
 from crisp_rag.errors import InvalidInputError
 from crisp_rag.index.types import Hit
 from crisp_rag.pipelines import abstention
+from crisp_rag.pipelines.agreement import asks_for_the_past, disagree, standing_of
 from crisp_rag.pipelines.evidence import PassageVectors, Question, ReadPassage
 from crisp_rag.pipelines.features import READ, Candidate, features, reading_features
 from crisp_rag.pipelines.reading import NOT_FOUND, Answer, Source, Statement, source_of
@@ -114,13 +115,13 @@ class ExtractiveReader:
 
     def read_batch(self, questions: Sequence[str], hits: Sequence[Sequence[Hit]]) -> list[Answer]:
         """As :meth:`read` for several questions, whose vectors are made together."""
-        return [self._answer(examined) for examined in self.examine(questions, hits)]
+        return [self.answer_from(examined) for examined in self.examine(questions, hits)]
 
     def examine(self, questions: Sequence[str], hits: Sequence[Sequence[Hit]]) -> list[Examined]:
         """Score the sentences of every question's hits, and weigh the evidence."""
         if not questions:
             return []
-        distinct = {(hit.context, hit.text): hit for found in hits for hit in found}
+        distinct = {(hit.context, hit.text, hit.metadata.get("format")): hit for found in hits for hit in found}
         if len(distinct) <= self.vectors.capacity:
             self.vectors.passages(list(distinct.values()))  # all that is new, encoded together
         examined = [
@@ -194,14 +195,62 @@ class ExtractiveReader:
             return examined.candidates[0].score
         return self.calibration.probability(self.features(examined) or {})
 
-    def _answer(self, examined: Examined) -> Answer:
+    def answer_from(self, examined: Examined) -> Answer:
+        """Quotes from what was examined, or nothing."""
         question = examined.question.text
         sources, span = self._quotes(examined)
         if not sources or examined.evidence < self.threshold:
             return Answer(question, NOT_FOUND, False, examined.evidence, nearest=sources, nearest_span=span)
+        sources, span, note = self._agreeing(examined, sources, span)
         statements = [Statement(source.quote, (source,), 1.0, True) for source in sources]
         text = " ".join(source.quote for source in sources)
-        return Answer(question, text, True, examined.evidence, sources, statements, span)
+        if note:
+            text, others = sources[0].quote, sources[1:]
+            text += "".join(f" Another passage says otherwise{_in_brackets(each.standing)}: {each.quote}" for each in others)
+        return Answer(question, text, True, examined.evidence, sources, statements, span, note=note)
+
+    def _valid(self, examined: Examined) -> Candidate | None:
+        """The best sentence of a passage that is not superseded, if it is nearly as good as the best of all."""
+        for candidate in examined.candidates:
+            if candidate.score < self.keep * examined.candidates[0].score:
+                return None
+            if not standing_of(examined.hits[candidate.hit]).superseded:
+                return candidate
+        return None
+
+    def _agreeing(
+        self, examined: Examined, sources: list[Source], span: Source | None
+    ) -> tuple[list[Source], Source | None, str]:
+        """The quotes without those that others supersede; those that disagree with their standing, the newer first.
+
+        The note is empty where they agree.
+        """
+        hits = {hit.id: hit for hit in examined.hits}
+        standings = {source.id: standing_of(hits[source.id]) for source in sources}
+        past = any(asks_for_the_past(examined.question.text, standings[source.id]) for source in sources)
+        current = [source for source in sources if past or not standings[source.id].superseded]
+        if current and len(current) < len(sources):
+            # What was quoted beside it held once; the short answer may come from there.
+            kept = span if span and any(source.id == span.id for source in current) else _span_of(examined, current[0])
+            return current, kept, ""
+        if not current:
+            return [replace(source, standing=standings[source.id].words) for source in sources], span, ""
+        first, *others = sources
+        apart = [
+            other
+            for other in others
+            if _file_of(hits[other.id]) != _file_of(hits[first.id])
+            and disagree(examined.question.text, first.quote, other.quote)
+        ]
+        if not apart:
+            return sources, span, ""
+        # Undated ones keep their order, which is that of relevance.
+        ordered = [first, *apart]
+        if all(standings[source.id].date for source in ordered):
+            ordered.sort(key=lambda source: standings[source.id].date or (0, 0, 0), reverse=True)
+        marked = [replace(source, standing=standings[source.id].words) for source in ordered]
+        kept = span if span and span.id == marked[0].id else _span_of(examined, marked[0])
+        return marked, kept, "The passages disagree: the first quote is newer, or fits the question better."
 
     def _quotes(self, examined: Examined) -> tuple[list[Source], Source | None]:
         """The best sentence, the one that the reading model answers from, further good ones, no two alike; and the short
@@ -210,6 +259,12 @@ class ExtractiveReader:
             return [], None
         best, *others = examined.candidates
         holding = _holding(examined)
+        standing = standing_of(examined.hits[best.hit])
+        wanted = standing.superseded and not asks_for_the_past(examined.question.text, standing)
+        if wanted and (valid := self._valid(examined)) is not None:
+            # What holds now goes before what matched a little better and held once.
+            others = [best, *(candidate for candidate in others if candidate is not valid)]
+            best, holding = valid, holding if holding is valid else None
         order = [best, *([holding] if holding and holding is not best else []), *(c for c in others if c is not holding)]
         sources: list[Source] = []
         span = None
@@ -229,6 +284,21 @@ class ExtractiveReader:
                 words = Sentence(sentence.text[slice(*place)], sentence.start + place[0], sentence.start + place[1])
                 span = source_of(hit, words, candidate.score)
         return sources, span
+
+
+def _span_of(examined: Examined, source: Source) -> Source | None:
+    """The short answer in a quote, by rules."""
+    if (place := best_span(examined.question.text, source.quote)) is None:
+        return None
+    return replace(source, start=source.start + place[0], end=source.start + place[1], quote=source.quote[slice(*place)])
+
+
+def _file_of(hit: Hit) -> str:
+    return str(hit.metadata.get("source") or hit.id)
+
+
+def _in_brackets(words: str) -> str:
+    return f" ({words})" if words else ""
 
 
 def _holding(examined: Examined) -> Candidate | None:

@@ -28,7 +28,7 @@ _SMALL_WORDS = (
     "name type kind one what's i me my we us our you your"
 )
 _STOP = frozenset(_SMALL_WORDS.split()) | QUESTION_WORDS
-_NEGATION = re.compile(
+NEGATION = re.compile(
     r"\b(not|never|no|none|without|cannot|neither|nor|fail\w*|rarely|least|lack\w*|refus\w*|except|\w+n[’']t)\b", re.I
 )
 _SUFFIXES = ("'s", "’s", "ing", "edly", "ed", "es", "ly", "s", "e")
@@ -111,7 +111,7 @@ def features(
     relevance = [each.relevance for each in hits]
     elsewhere = [other.score for other in candidates if other.hit != best.hit]
     unasked = _unasked(passage.vectors[first:end], question)
-    denied, denying = bool(_NEGATION.search(question.text)), bool(_NEGATION.search(sentence))
+    denied, denying = bool(NEGATION.search(question.text)), bool(NEGATION.search(sentence))
     kind = kind_of(question.text)
     return {
         "match": best.score,
@@ -233,6 +233,11 @@ def _kind_there(kind: str, question: str, sentence: str) -> float:
 def _opposed(word: str, stems: frozenset[str]) -> bool:
     other = _OPPOSITE_STEMS.get(word)
     return other is not None and word not in stems and other in stems
+
+
+def content_stems(text: str) -> frozenset[str]:
+    """The stems of a text's words that say something by themselves."""
+    return frozenset(stem(word) for word in _WORD.findall(text) if word.lower() not in _STOP)
 
 
 @lru_cache(maxsize=16384)

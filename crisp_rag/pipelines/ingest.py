@@ -4,7 +4,8 @@
     report.added, report.unchanged, report.removed, report.skipped
 
 A file is known by its absolute path and by a digest of its bytes and of the settings that cut it.  A file that
-vanished from a given folder leaves the index; one that can no longer be read stays as it was and is reported.
+vanished from a given folder leaves the index; one that can no longer be read stays as it was and is reported.  Files are
+read in a process of their own, within limits: what exceeds them is skipped, and the rest goes on.
 """
 
 from __future__ import annotations
@@ -18,9 +19,21 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crisp_rag.errors import IngestError, InvalidInputError
+from filelock import FileLock, Timeout
+
+from crisp_rag.errors import IndexLockedError, IngestError, InvalidInputError
 from crisp_rag.index.types import Passage
-from crisp_rag.pipelines.loading import LOADER_VERSION, Skipped, bytes_digest, find_files, parse_file, read_bytes
+from crisp_rag.pipelines.loading import (
+    LOADER_VERSION,
+    Found,
+    Limits,
+    LoadedDocument,
+    Note,
+    SafeReader,
+    Skipped,
+    bytes_digest,
+    search_files,
+)
 from crisp_rag.pipelines.splitting import DEFAULT_MAX_TOKENS, SPLITTER_VERSION, PassageSplitter
 
 if TYPE_CHECKING:
@@ -41,6 +54,7 @@ class IngestReport:
         unchanged: Files that were in the index already, byte for byte, and were left as they are.
         removed: Files that were dropped because they vanished or hold no text any more.
         skipped: Files that were passed over, and why.
+        notes: What was lost or is doubtful in files that were read.
         seconds: How long it took.
     """
 
@@ -50,6 +64,7 @@ class IngestReport:
     unchanged: int
     removed: int
     skipped: list[Skipped] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,6 +105,9 @@ def ingest(
     sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
     max_tokens: int | None = None,
+    limits: Limits | None = None,
+    exclude: Sequence[str] = (),
+    wait: float = 0.0,
     show_progress: bool = False,
 ) -> IngestReport:
     """Bring an index in step with files and folders.
@@ -99,6 +117,10 @@ def ingest(
         sources: Files and folders; see :func:`crisp_rag.pipelines.loading.find_files`.  What the index holds from
             elsewhere is left alone.
         max_tokens: The most tokens of a passage; by default 200, or what the encoder reads if that is less.
+        limits: What each file may take of size, time and memory.
+        exclude: Patterns in the form of a .gitignore, of what below the sources is left out, beside what ``.gitignore``
+            and ``.crispignore`` files name there.  What was indexed before and is left out now leaves the index.
+        wait: Seconds to wait for another run that fills the same index.
         show_progress: Draw a progress bar on stderr.
 
     Returns:
@@ -106,12 +128,26 @@ def ingest(
 
     Raises:
         IngestError: if a source does not exist; nothing was written.
+        IndexLockedError: if another run fills the same index, for longer than ``wait``.
         InvalidInputError: if ``max_tokens`` is below 16 or beyond what the encoder reads.
         ImportError: naming the extra to install, if a library for a file is missing.
     """
+    with _alone(Path(index.path), wait):
+        return _ingested(index, sources, max_tokens, limits, exclude, show_progress)
+
+
+def _ingested(
+    index: CrispIndex,
+    sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    max_tokens: int | None,
+    limits: Limits | None,
+    exclude: Sequence[str],
+    show_progress: bool,
+) -> IngestReport:
     began = time.perf_counter()
     given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
-    files, skipped = find_files(given)
+    found = search_files(given, exclude)
+    files, skipped = found.files, found.skipped
     own_folder = Path(index.path).resolve()
     roots = [Path(source).resolve() for source in given]
     files = [file for file in files if not file.is_relative_to(own_folder)]
@@ -122,33 +158,36 @@ def ingest(
     known = _known_files(index)
     batch = _Batch(index)
     removed = 0
-    for source in _vanished(known, roots, files, skipped):
+    for source in _vanished(known, roots, found):
         batch.change(known.pop(source).ids)
         removed += 1
 
     added = unchanged = 0
-    with _progress(len(files), show_progress) as advance:
+    notes: list[Note] = []
+    with _progress(len(files), show_progress) as advance, SafeReader(limits) as reader:
         for file in files:
             source = file.as_posix()
             old = known.get(source, _Known())
             try:
-                data = read_bytes(file)
+                data = reader.read(file)
                 digest = bytes_digest(settings, b"\0", data)
                 if old.digests == {digest}:
                     unchanged += 1
                     continue
-                document = replace(parse_file(file, data), digest=digest)
+                document = reader.parse(file, data)
             except IngestError as error:
                 skipped.append(Skipped(str(file), str(error)))
                 continue
             finally:
                 advance()
-            passages = splitter.split(document)
+            passages = _passages(splitter, document, source, digest)
+            skipped += document.skipped
+            notes += [Note(each.path, note) for each in (document, *document.members) for note in each.notes]
             if passages:
                 added += 1
                 known.setdefault(source, _Known())
             else:
-                skipped.append(Skipped(str(file), "no text"))
+                skipped.append(Skipped(str(file), "; ".join(["no text", *document.notes])))
                 removed += known.pop(source, None) is not None
             batch.change(old.ids, passages)
         batch.flush()
@@ -162,8 +201,18 @@ def ingest(
         unchanged=unchanged,
         removed=removed,
         skipped=skipped,
+        notes=notes,
         seconds=time.perf_counter() - began,
     )
+
+
+def _passages(splitter: PassageSplitter, document: LoadedDocument, source: str, digest: str) -> list[Passage]:
+    """The passages of a document and of those inside it, which are known by the file that holds them."""
+    passages = splitter.split(replace(document, digest=digest))
+    for member in document.members:
+        for passage in splitter.split(replace(member, digest=digest)):
+            passages.append(replace(passage, metadata={**passage.metadata, "inside": source}))
+    return passages
 
 
 def _splitter(index: CrispIndex, max_tokens: int | None) -> PassageSplitter:
@@ -182,7 +231,7 @@ def _known_files(index: CrispIndex) -> dict[str, _Known]:
     known: dict[str, _Known] = {}
     for passage in index.passages():
         data = passage.metadata
-        source, digest = data.get("source"), data.get("digest")
+        source, digest = data.get("inside") or data.get("source"), data.get("digest")
         if isinstance(source, str) and isinstance(digest, str) and "start" in data and "end" in data:
             entry = known.setdefault(source, _Known())
             entry.ids.append(passage.id)
@@ -190,18 +239,33 @@ def _known_files(index: CrispIndex) -> dict[str, _Known]:
     return known
 
 
-def _vanished(known: Iterable[str], roots: Sequence[Path], files: Iterable[Path], skipped: Iterable[Skipped]) -> list[str]:
-    """Known sources below a given folder that are no files any more; one that cannot be looked at has not vanished."""
-    present = {file.as_posix() for file in files}
-    closed = [Path(item.path) for item in skipped]
+def _vanished(known: Iterable[str], roots: Sequence[Path], found: Found) -> list[str]:
+    """Known sources below a given folder that are no files any more, or are ignored now; one that cannot be looked at has
+    not vanished."""
+    present = {file.as_posix() for file in found.files}
+    closed = [Path(item.path) for item in found.skipped]
     return [
         source
         for source in known
         if source not in present
         and _is_below(Path(source), roots)
         and not _is_below(Path(source), closed)
-        and _is_gone(source)
+        and (_is_gone(source) or _is_below(Path(source), found.ignored))
     ]
+
+
+@contextmanager
+def _alone(folder: Path, wait: float) -> Iterator[None]:
+    """One run at a time fills an index: two would each do the work, and undo each other's where a file changes."""
+    lock = FileLock(str(folder / "ingest.lock"))
+    try:
+        lock.acquire(timeout=wait, poll_interval=0.1)
+    except Timeout:
+        raise IndexLockedError(f"Another run is filling {folder}: try again when it is done, or wait for it.") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _is_below(source: Path, roots: Iterable[Path]) -> bool:

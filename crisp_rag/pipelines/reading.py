@@ -11,13 +11,14 @@ quotes; :class:`crisp_rag.pipelines.llm.LLMReader` lets a language model write a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from crisp_rag.index.types import Hit
 from crisp_rag.pipelines.sentences import Sentence
 
+_PLACES = ("sheet", "slide", "chapter", "cell", "row", "record")
 NOT_FOUND = "The documents do not hold an answer to that."
 
 
@@ -25,7 +26,9 @@ NOT_FOUND = "The documents do not hold an answer to that."
 class Source:
     """A quote and where it stands: ``start`` and ``end`` are code points in the extracted text of the file ``path``.
 
-    ``id`` is the passage's; ``score`` is the reader's for this quote.
+    ``id`` is the passage's; ``score`` is the reader's for this quote; ``place`` is where in the file the passage stands, in
+    words: ``page 3``, ``sheet Prices, row 4``; empty where that is not known.  ``standing`` is what the passage says of its
+    own validity, where that matters: ``2023, superseded``.
     """
 
     id: str
@@ -34,6 +37,8 @@ class Source:
     end: int
     quote: str
     score: float
+    place: str = ""
+    standing: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,7 @@ class Answer:
         nearest: Where the reader declined: what it would have quoted.  Nothing to show as an answer.
         nearest_span: Where it declined: the span it would have named.
         context: What the prompt took; None without one.
+        note: What else there is to know: that quotes disagree, or that a model's words were not used and why.
     """
 
     question: str
@@ -110,9 +116,10 @@ class Answer:
     nearest: list[Source] = field(default_factory=list)
     nearest_span: Source | None = None
     context: ContextUse | None = None
+    note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """``{answer, sources, answered, evidence, span, statements, context}``, ready for JSON."""
+        """``{answer, sources, answered, evidence, span, statements, context, note}``, ready for JSON."""
         return {
             "answer": self.text,
             "sources": [asdict(source) for source in self.sources],
@@ -121,6 +128,7 @@ class Answer:
             "span": asdict(self.span) if self.span else None,
             "statements": [{**asdict(statement), "ids": list(statement.ids)} for statement in self.statements],
             "context": {**asdict(self.context), "saved": self.context.saved} if self.context else None,
+            "note": self.note,
         }
 
 
@@ -138,4 +146,15 @@ def source_of(hit: Hit, sentence: Sentence, score: float) -> Source:
     """A sentence of a hit as a source."""
     origin = int(hit.metadata.get("start", 0) or 0)
     path = str(hit.metadata.get("source", "") or "")
-    return Source(hit.id, path, origin + sentence.start, origin + sentence.end, sentence.text, score)
+    start, end = origin + sentence.start, origin + sentence.end
+    return Source(hit.id, path, start, end, sentence.text, score, place_in_words(hit.metadata))
+
+
+def place_in_words(metadata: Mapping[str, Any]) -> str:
+    """Where a passage stands in its file, as its metadata knows it: ``pages 3-4``, ``slide 2``."""
+    parts = []
+    page, last = metadata.get("page"), metadata.get("last_page")
+    if page is not None:
+        parts.append(f"pages {page}-{last}" if last is not None else f"page {page}")
+    parts += [f"{name} {metadata[name]}" for name in _PLACES if metadata.get(name) is not None]
+    return ", ".join(parts)

@@ -5,7 +5,9 @@
 
 Markdown is cut at its headings first, and each passage knows its heading path.  What is still too long is cut at the
 widest border that fits: blank lines, then lines that stand for themselves (list items, table rows, code), then
-sentences, then words.  Lines that are only wrapped do not count as borders, so that a sentence stays whole.
+sentences, then words.  Lines that are only wrapped do not count as borders, so that a sentence stays whole.  A table row
+and a block of code are never cut where they fit; a part of a table that lacks its headings has them in its context.
+Source code is cut at its definitions, and a record is a passage by itself.
 """
 
 from __future__ import annotations
@@ -13,45 +15,60 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from crisp_rag.errors import InvalidInputError
 from crisp_rag.index.types import Passage
+from crisp_rag.pipelines.definitions import find_definitions
+from crisp_rag.pipelines.markdown import Atom, find_headings, read_markdown
 
 if TYPE_CHECKING:
     from crisp_rag.pipelines.loading import LoadedDocument
 
+__all__ = ["DEFAULT_MAX_TOKENS", "SPLITTER_VERSION", "PassageSplitter", "find_headings", "split_document"]
+
 DEFAULT_MAX_TOKENS = 200
 MIN_MAX_TOKENS = 16
-SPLITTER_VERSION = 1
+SPLITTER_VERSION = 2
 """Raised when the same text and settings would give other passages, so that files are indexed anew."""
 
 _NEWLINE = re.compile(r"\r\n?|\n")
-_FRONT_MATTER = re.compile(r"\A---[ \t]*\n(?:(?!---[ \t]*\n).*\n)*?(?:---|\.\.\.)[ \t]*(?:\n|\Z)")
-_STARTS_ITEM = re.compile(r"\s|[-*+•·–|>#]|\d+[.)]\s|[A-Za-z][.)]\s|$")
+_BLANK_LINES = re.compile(r"\n[ \t]*\n\s*")
+_STARTS_ITEM = re.compile(r"\s|[-*+•·–|]\s|\d{1,3}[.)]\s|[A-Za-z][.)]\s|$")
 # A line this long was wrapped by an editor or a page, not ended by its author.
 _WRAPPED = 40
 
 
 @dataclass(frozen=True, slots=True)
-class Heading:
-    """A Markdown heading: lines ``first_line <= line < end_line`` of the text, level 1 to 6."""
-
-    text: str
-    level: int
-    first_line: int
-    end_line: int
-
-
-@dataclass(frozen=True, slots=True)
 class _Section:
-    """``text[start:end]``; what lies before ``body`` is headings only.  Offsets in code points."""
+    """``text[start:end]``; what lies before ``body`` is headings only.  Offsets in code points.
+
+    ``atoms`` are its tables and blocks of code.
+    """
 
     start: int
     body: int
     end: int
     path: tuple[str, ...]
+    atoms: tuple[_Span, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """A table or a block of code, by where its lines begin, the last number being its end; its headings, if it has any."""
+
+    lines: tuple[int, ...]
+    is_table: bool
+    headings: str = ""
+
+    @property
+    def start(self) -> int:
+        return self.lines[0]
+
+    @property
+    def end(self) -> int:
+        return self.lines[-1]
 
 
 class PassageSplitter:
@@ -80,24 +97,55 @@ class PassageSplitter:
     def split(self, document: LoadedDocument) -> list[Passage]:
         """The passages of a document, in order; none for a blank one.  See :func:`split_document`."""
         text = document.text
+        if document.format == "rows":
+            return self._records(document)
         if document.format == "markdown":
             sections, soft = _markdown_sections(text)
+        elif document.format == "code":
+            sections, soft = _code_sections(text, document.path), text
         else:
             sections, soft = [_Section(0, 0, len(text), ())], _join_wrapped_lines(text)
         passages = []
         for section in sections:
             context = self._context(document.title, section.path)
             for start, end in self._pieces(text, soft, section, context):
-                passages.append(_passage(document, start, end, section.path, context))
+                inside = next((atom for atom in section.atoms if atom.start <= start and end <= atom.end), None)
+                own = context
+                if inside is not None and inside.headings and start > inside.start:
+                    own = self._context(document.title, (*section.path, inside.headings), text[start:end])
+                passage = _passage(document, start, end, section.path, own)
+                if inside is not None and not inside.is_table and not text[start:end].startswith(("`", "~")):
+                    # Its fence lies in another passage.
+                    passage = replace(passage, metadata={**passage.metadata, "format": "code"})
+                passages.append(passage)
         return passages
 
-    def _context(self, title: str, path: Sequence[str]) -> str:
-        """Title and heading path, shortened from the middle where they would take more than half of the room."""
+    def _records(self, document: LoadedDocument) -> list[Passage]:
+        """Each line a passage, in parts where it is too long."""
+        passages = []
+        position = 0
+        for line in document.text.splitlines(keepends=True):
+            sheet = str(document.place_of(position).get("sheet", ""))
+            path = (sheet,) if sheet else ()
+            context = self._context(document.title, (document.title, *path) if path else ())
+            prefix = f"{context}\n" if context else ""
+            for start, end in self._fitting(document.text, position, position + len(line), prefix):
+                passages.append(_passage(document, start, end, path, context))
+            position += len(line)
+        return passages
+
+    def _context(self, title: str, path: Sequence[str], text: str = "") -> str:
+        """Title and heading path, shortened from the middle where they would take more than half of the room.
+
+        With ``text``, what is shortened also leaves room for that.
+        """
         parts = list(path) if path and _same(path[0], title) else [title, *path]
         parts = [flat for part in parts if (flat := " ".join(part.split()))]
         for candidate in (parts, [*parts[:1], *parts[-1:]] if len(parts) > 2 else [], parts[-1:], parts[:1]):
             context = " > ".join(candidate)
             if context and self._count(context) <= self.max_tokens // 2:
+                if text and self._count(f"{context}\n{text}") > self.max_tokens:
+                    continue
                 return context
         return ""
 
@@ -106,6 +154,9 @@ class PassageSplitter:
         prefix = f"{context}\n" if context else ""
         start, end = section.start, section.end
         spans: list[tuple[int, int]] = []
+        if section.atoms:
+            spans = self._packed(text, soft, section, prefix)
+            return [fitting for span in spans for fitting in self._fitting(text, *span, prefix)]
         if section.body > start:
             opening = self._opening(text, soft, section, prefix)
             if opening is not None:
@@ -113,6 +164,61 @@ class PassageSplitter:
                 start = opening[1]
         spans.extend(self._cut(soft, start, end, prefix, self.max_tokens))
         return [fitting for span in spans for fitting in self._fitting(text, *span, prefix)]
+
+    def _packed(self, text: str, soft: str, section: _Section, prefix: str) -> list[tuple[int, int]]:
+        """A section with tables or code: as many of its blocks to a passage as fit, those that fit whole."""
+        packed: list[tuple[int, int]] = []
+        for start, end in self._blocks(text, soft, section, prefix):
+            fits = bool(packed) and self._count(prefix + text[packed[-1][0] : end].strip()) <= self.max_tokens
+            # What begins inside a table has its headings in the context, and nothing else in it.
+            parted = bool(packed) and any(
+                atom.start < packed[-1][0] < atom.end <= start
+                or (atom.start < start < atom.end and packed[-1][0] < atom.start)
+                for atom in section.atoms
+                if atom.is_table and not self._fits(text, atom, prefix)
+            )
+            if fits and not parted:
+                packed[-1] = packed[-1][0], end
+            else:
+                packed.append((start, end))
+        return packed
+
+    def _fits(self, text: str, atom: _Span, prefix: str) -> bool:
+        return self._count(prefix + text[atom.start : atom.end].strip()) <= self.max_tokens
+
+    def _blocks(self, text: str, soft: str, section: _Section, prefix: str) -> Iterator[tuple[int, int]]:
+        """A section's headings and paragraphs, its tables and code whole or line by line."""
+        position = section.start
+        for atom in (*section.atoms, None):
+            until = atom.start if atom else section.end
+            yield from self._paragraphs(text, soft, position, until, prefix)
+            if atom is None:
+                return
+            if self._fits(text, atom, prefix):
+                yield atom.start, atom.end
+            else:
+                # A table's headings, the rule below them and its first row say something together only.
+                first = min(3, len(atom.lines) - 1) if atom.is_table else 1
+                for start, end in zip(atom.lines[:1] + atom.lines[first:-1], atom.lines[first:]):
+                    if text[start:end].strip():
+                        yield start, end
+            position = atom.end
+
+    def _paragraphs(self, text: str, soft: str, start: int, end: int, prefix: str) -> Iterator[tuple[int, int]]:
+        position = start
+        for found in _BLANK_LINES.finditer(text, start, end):
+            yield from self._paragraph(text, soft, position, found.start(), prefix)
+            position = found.end()
+        yield from self._paragraph(text, soft, position, end, prefix)
+
+    def _paragraph(self, text: str, soft: str, start: int, end: int, prefix: str) -> Iterator[tuple[int, int]]:
+        start, end = _trim(text, start, end)
+        if start == end:
+            return
+        if self._count(prefix + text[start:end]) <= self.max_tokens:
+            yield start, end
+        else:
+            yield from self._cut(soft, start, end, prefix, self.max_tokens)
 
     def _fitting(self, text: str, start: int, end: int, prefix: str) -> Iterator[tuple[int, int]]:
         """The span, trimmed; in parts if it is too long after all.
@@ -166,8 +272,9 @@ def split_document(doc: LoadedDocument, tokenizer: Any, max_tokens: int = DEFAUL
     Returns:
         Passages in order; none for a blank document.  Each ``text`` is ``doc.text[start:end]`` without blanks around
         it, every other character lies in exactly one passage.  ``context`` is title and heading path joined by
-        ``" > "``; ``metadata`` has ``source``, ``title``, ``heading``, ``start``, ``end`` (code points) and
-        ``digest``; ``id`` is a digest of source, start and text.
+        ``" > "``; ``metadata`` has ``source``, ``title``, ``heading``, ``start``, ``end`` (code points), ``digest``,
+        and what is known of the place (``page``, ``sheet``, ``slide``); ``format`` where it is not Markdown.  ``id`` is a
+        digest of source, start and text.
 
     Raises:
         InvalidInputError: if ``max_tokens`` is below 16.
@@ -176,58 +283,10 @@ def split_document(doc: LoadedDocument, tokenizer: Any, max_tokens: int = DEFAUL
     return PassageSplitter(tokenizer, max_tokens).split(doc)
 
 
-def find_headings(text: str) -> list[Heading]:
-    """The headings of a Markdown text, ``#`` and underlined ones; those in code, quotes and lists are none."""
-    return _parse_markdown(text)[0]
-
-
-def front_matter_end(text: str) -> int:
-    """Where the YAML block at the head of a Markdown text ends, 0 without one."""
-    match = _FRONT_MATTER.match(text)
-    return match.end() if match else 0
-
-
-def _parse_markdown(text: str) -> tuple[list[Heading], list[tuple[int, int]]]:
-    """Headings, and the line ranges of paragraphs."""
-    try:
-        from markdown_it import MarkdownIt
-    except ImportError as error:
-        raise ImportError("Reading Markdown needs markdown-it-py: pip install 'crisp-rag[ingest]'") from error
-    # Inline markup is parsed for headings alone: the rest is only cut, never rendered.
-    parser = MarkdownIt("commonmark").enable("table").disable("inline")
-    env: dict[str, Any] = {}
-    matter = front_matter_end(text)
-    # Its closing rule would make the YAML a heading; blank lines in its place keep the line numbers.
-    tokens = parser.parse("\n" * text.count("\n", 0, matter) + text[matter:], env)
-    inline = MarkdownIt("commonmark")
-    headings, paragraphs = [], []
-    for position, token in enumerate(tokens):
-        if token.map is None:
-            continue
-        if token.type == "heading_open" and token.level == 0:
-            words = " ".join(_plain(inline.parseInline(tokens[position + 1].content, env)).split())
-            headings.append(Heading(words, int(token.tag[1]), *token.map))
-        elif token.type == "paragraph_open":
-            paragraphs.append((token.map[0], token.map[1]))
-    return headings, paragraphs
-
-
-def _plain(tokens: Sequence[Any]) -> str:
-    """The words of inline tokens, without their markup."""
-    words = []
-    for token in tokens:
-        if token.children:
-            words.append(_plain(token.children))
-        elif token.type in ("softbreak", "hardbreak"):
-            words.append(" ")
-        elif token.type != "html_inline":
-            words.append(token.content)
-    return "".join(words)
-
-
 def _markdown_sections(text: str) -> tuple[list[_Section], str]:
     """The sections, and the text with the line breaks inside paragraphs as spaces."""
-    headings, paragraphs = _parse_markdown(text)
+    structure = read_markdown(text)
+    headings, paragraphs = structure.headings, structure.paragraphs
     breaks = list(_NEWLINE.finditer(text))
     lines = [0, *(found.end() for found in breaks)]
 
@@ -241,20 +300,56 @@ def _markdown_sections(text: str) -> tuple[list[_Section], str]:
             if not text[lines[line] : found.start()].endswith(("  ", "\\")):
                 soft[found.start() : found.end()] = " " * (found.end() - found.start())
 
+    atoms = [_span(text, lines, atom, len(text)) for atom in structure.atoms]
+
+    def within(start: int, end: int) -> tuple[_Span, ...]:
+        return tuple(atom for atom in atoms if start <= atom.start and atom.end <= end)
+
     sections: list[_Section] = []
     start, path = 0, []  # type: tuple[int, list[tuple[int, str]]]
     body = 0
     for heading in headings:
         here = offset(heading.first_line)
         if text[body:here].strip():
-            sections.append(_Section(start, body, here, tuple(words for _, words in path)))
+            sections.append(_Section(start, body, here, tuple(words for _, words in path), within(body, here)))
             start = here
         path = [(level, words) for level, words in path if level < heading.level]
         if heading.text:
             path.append((heading.level, heading.text))
         body = offset(heading.end_line)
-    sections.append(_Section(start, body, len(text), tuple(words for _, words in path)))
+    sections.append(_Section(start, body, len(text), tuple(words for _, words in path), within(body, len(text))))
     return sections, "".join(soft)
+
+
+def _span(text: str, lines: Sequence[int], atom: Atom, end: int) -> _Span:
+    """A table or a block of code by where its lines begin."""
+    starts = [lines[line] if line < len(lines) else end for line in range(atom.first_line, atom.end_line + 1)]
+    starts = sorted({min(start, end) for start in starts})
+    if len(starts) < 2:
+        starts = [starts[0], end]
+    headings = ""
+    if atom.kind == "table":
+        cells = text[starts[0] : starts[1]].strip().strip("|").split("|")
+        headings = " | ".join(cell.strip() for cell in cells if cell.strip())
+    return _Span(tuple(starts), atom.kind == "table", headings)
+
+
+def _code_sections(text: str, path: str) -> list[_Section]:
+    """A program's definitions, each with the names of those that it lies in."""
+    lines = [0]
+    for line in text.splitlines(keepends=True):
+        lines.append(lines[-1] + len(line))
+    sections: list[_Section] = []
+    start = 0
+    names: list[str] = []
+    for definition in find_definitions(text, path):
+        here = lines[min(definition.line, len(lines) - 1)]
+        if text[start:here].strip():
+            sections.append(_Section(start, start, here, tuple(names)))
+            start = here
+        names = [*names[: definition.level - 1], definition.text]
+    sections.append(_Section(start, start, len(text), tuple(names)))
+    return sections
 
 
 def _join_wrapped_lines(text: str) -> str:
@@ -278,7 +373,12 @@ def _passage(document: LoadedDocument, start: int, end: int, path: Sequence[str]
         "start": start,
         "end": end,
         "digest": document.digest,
+        **document.place_of(start),
     }
+    if "page" in metadata and (last := document.place_of(end - 1)["page"]) != metadata["page"]:
+        metadata["last_page"] = last
+    if document.format != "markdown":
+        metadata["format"] = document.format
     identity = f"{document.path}\0{start}\0{text}".encode("utf-8", "surrogatepass")
     return Passage(hashlib.blake2b(identity, digest_size=16).hexdigest(), text, metadata, context)
 

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from crisp_rag.errors import DatasetError, InvalidInputError
 from crisp_rag.eval import Document, load_beir
+from crisp_rag.eval.records import read_trec, trec
 
 
 def append(path: Path, text: str) -> None:
@@ -101,8 +105,9 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
         ("qrels/test.tsv", "q1\td2\thigh", "line 5: a grade is a whole number, got 'high'"),
         ("qrels/test.tsv", "q1\td2\t0.5", "line 5: a grade is a whole number, got '0.5'"),
         ("qrels/test.tsv", "q9\td2\t1", "line 5: there is no query 'q9'"),
-        ("qrels/test.tsv", "q1\td9\t1", "line 5: there is no document 'd9'"),
-        ("qrels/test.tsv", "q1\td1\t1", "line 5: query 'q1' and document 'd1' are judged twice"),
+        ("qrels/test.tsv", "q1\td1\t2", "line 5: query 'q1' and document 'd1' are judged twice"),
+        ("corpus.jsonl", '{"_id": "d\\ud83d", "text": "x"}', "line 5: '_id' 'd\\ud83d' holds half a character"),
+        ("queries.jsonl", '{"_id": "\\udc00", "text": "x"}', "line 4: '_id' '\\udc00' holds half a character"),
     ],
 )
 def test_a_malformed_line_is_named_by_file_and_number(make_folder, file, text, complaint):
@@ -135,6 +140,79 @@ def test_an_empty_corpus_and_empty_judgements_are_refused(make_folder):
     (folder / "corpus.jsonl").write_text("")
     with pytest.raises(DatasetError, match=r"corpus\.jsonl has no document"):
         load_beir(folder)
+
+
+def test_judgements_of_documents_that_are_missing_are_counted_and_measured(make_folder):
+    dataset = load_beir(make_folder(qrels={"q1": {"d1": 1, "d9": 1, "d8": 2}, "q2": {"d4": 1}}))
+    assert dataset.qrels["q1"] == {"d1": 1, "d9": 1, "d8": 2}
+    assert dataset.notes == ("2 judgements of test.tsv name a document that corpus.jsonl lacks and no system can find.",)
+    assert dataset.without_missing().qrels == {"q1": {"d1": 1}, "q2": {"d4": 1}}
+
+
+def test_judgements_of_another_corpus_are_refused(make_folder):
+    with pytest.raises(DatasetError, match="do not belong together"):
+        load_beir(make_folder(qrels={"q1": {"x1": 1}, "q2": {"x2": 1}}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "q1 0 d1 1\nq2 0 d4 1\n", "q1\t0\td1\t1\nq2\tQ0\td4\t1\n", "q1   0  d1   1\r\nq2 0 d4 1\r\n",
+        "query iteration doc grade\nq1 0 d1 1\nq2 0 d4 1\n", "q1 d1 1\nq2 d4 1\n", "q1\td1\t1.0\nq2\td4\t1.\n",
+        "query-id\tcorpus-id\tscore\nq1\td1\t1.000\nq2\td4\t1\nq2\td4\t1.0\n",
+    ],
+)  # fmt: skip
+def test_judgements_in_trecs_form_and_grades_with_a_point_are_read(make_folder, text):
+    folder = make_folder()
+    (folder / "qrels" / "test.tsv").write_text(text)
+    assert load_beir(folder).qrels == {"q1": {"d1": 1}, "q2": {"d4": 1}}
+
+
+def test_packed_files_are_read(make_folder):
+    folder = make_folder()
+    before = load_beir(folder)
+    for name in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv"):
+        (folder / f"{name}.gz").write_bytes(gzip.compress((folder / name).read_bytes()))
+        (folder / name).unlink()
+    assert load_beir(folder) == before
+    packed = folder / "corpus.jsonl.gz"
+    packed.write_bytes(packed.read_bytes()[:-20])
+    with pytest.raises(DatasetError, match=r"corpus\.jsonl\.gz cannot be read"):
+        load_beir(folder)
+
+
+def test_lines_that_are_there_twice_count_once(make_folder):
+    folder = make_folder()
+    for name in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv"):
+        append(folder / name, (folder / name).read_text().splitlines()[-1] + "\n")
+    dataset = load_beir(folder)
+    assert (len(dataset.corpus), len(dataset.queries), dataset.qrels["q3"]) == (4, 3, {"d2": 1})
+    assert len(dataset.notes) == 3 and all(note.startswith("1 ") for note in dataset.notes)
+
+
+@pytest.mark.parametrize("escape", ["\\ud83d", "\\udc00 x", "a\\udfff\\ud800"])
+def test_halves_of_characters_in_a_text_are_replaced_and_counted(make_folder, escape):
+    folder = make_folder()
+    append(folder / "corpus.jsonl", f'{{"_id": "d5", "title": "{escape}", "text": "The {escape} shop."}}\n')
+    dataset = load_beir(folder)
+    assert "\ufffd" in dataset.corpus["d5"].text and "\ufffd" in dataset.corpus["d5"].title
+    dataset.corpus["d5"].encoded_text.encode("utf-8")
+    assert "lone surrogates" in dataset.notes[0]
+
+
+def test_pairs_of_surrogates_are_characters(make_folder):
+    folder = make_folder()
+    append(folder / "corpus.jsonl", '{"_id": "d\\ud83d\\ude00", "text": "A smile \\ud83d\\ude00."}\n')
+    dataset = load_beir(folder)
+    assert dataset.corpus["d😀"].text == "A smile 😀." and dataset.notes == ()
+
+
+@given(st.lists(st.text(st.characters(blacklist_categories=["Cs"]), min_size=1), min_size=1, unique=True))
+def test_ids_of_any_characters_survive_run_files(tmp_path_factory, ids):
+    path = tmp_path_factory.mktemp("runs") / "a.trec"
+    run = {ids[0]: [(id_, 1.0 / rank) for rank, id_ in enumerate(ids, 1)]}
+    path.write_text(trec(run, "x"), encoding="utf-8", newline="")
+    assert read_trec(path) == run
 
 
 def test_a_limit_below_one_is_refused(make_folder):

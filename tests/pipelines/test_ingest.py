@@ -272,7 +272,7 @@ def test_an_empty_folder_gives_an_empty_report(index, tmp_path):
 def test_the_report_is_ready_for_json(index, docs):
     (docs / "x.bin").write_bytes(b"x")
     said = json.loads(json.dumps(ingest(index, [docs]).to_dict()))
-    assert set(said) == {"files", "passages", "added", "unchanged", "removed", "skipped", "seconds"}
+    assert set(said) == {"files", "passages", "added", "unchanged", "removed", "skipped", "notes", "seconds"}
     path = str((docs / "x.bin").resolve())
     assert said["skipped"] == [{"path": path, "reason": "unsupported extension '.bin'"}]
 

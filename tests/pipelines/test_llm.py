@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from crisp_rag.errors import LLMError
+from crisp_rag.errors import InvalidInputError, LLMError
 from crisp_rag.pipelines.llm import DECLINES, LLMReader, cited_sentences
 from crisp_rag.pipelines.reading import NOT_FOUND
 
@@ -56,16 +56,99 @@ def test_a_sentence_that_no_passage_supports_is_marked(read):
     assert answer.answered and {source.id for source in answer.sources} == {"p1"}
 
 
-def test_an_answer_of_which_nothing_is_supported_is_no_answer(read):
+def test_where_nothing_is_supported_the_passages_are_quoted_instead(read):
     _, answer = read("Managers approve every single claim personally [1].")
-    assert (answer.answered, answer.text, answer.sources) == (False, NOT_FOUND, [])
+    assert answer.answered and answer.text == "Refunds take five days." and answer.sources[0].id == "p1"
+    assert "quoted instead" in answer.note and answer.to_dict()["note"] == answer.note
     assert [statement.supported for statement in answer.statements] == [False], "what it said is still there to look at"
 
 
 def test_a_figure_that_the_passage_does_not_have_is_not_supported(words, hit):
     reader = LLMReader(Said("Refunds take 7 days at most here [1]."), words, threshold=0.1)
     answer = reader.read("refunds take days?", [hit("Refunds take 5 days at most here.")])
-    assert not answer.answered and answer.statements[0].support > 0.6
+    assert not answer.statements[0].supported and answer.statements[0].support > 0.6
+    assert "7" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("passage", "said"),
+    [
+        ("Members take 5 mg of it each day.", "Members take 5 g of it each day [1]."),
+        ("Refunds take 5 days in all cases here.", "Refunds take 5 weeks in all cases here [1]."),
+        ("The fee is 40 € for each member here.", "The fee is 40 $ for each member here [1]."),
+        ("Dogs are not allowed in the reading room.", "Dogs are allowed in the reading room [1]."),
+        ("Dogs are allowed in the reading room.", "Dogs are never allowed in the reading room [1]."),
+    ],
+)
+def test_a_unit_or_a_negation_that_the_passage_does_not_have_is_not_supported(words, hit, passage, said):
+    answer = LLMReader(Said(said), words, threshold=-1.0).read(passage.replace(".", "?"), [hit(passage)])
+    assert [statement.supported for statement in answer.statements] == [False]
+    right = LLMReader(Said(f"{passage} [1]"), words, threshold=-1.0).read(passage.replace(".", "?"), [hit(passage)])
+    assert [statement.supported for statement in right.statements] == [True]
+
+
+class Endless(Said):
+    """A model that goes on until somebody closes it."""
+
+    def __init__(self, first: str, more: str) -> None:
+        super().__init__(first)
+        self.more, self.said, self.closed = more, 0, False
+
+    def stream(self, system: str, user: str):
+        try:
+            yield self.text.format(user=user)
+            for number in range(100_000):
+                self.said += 1
+                yield self.more.format(n=number)
+        finally:
+            self.closed = True
+
+
+@pytest.mark.parametrize(
+    ("first", "more", "why"),
+    [
+        ("Refunds take five days [1]. ", "Fact {n} is invented line by line.\n", "more than 512 tokens"),
+        ("Refunds take five days [1]. ", "Refunds take five days [1].\n", "repeated itself"),
+        ("Refunds take five days [1]. ", "no no ", "repeated itself"),
+        ("Refunds take five days [1].\n", "Question: refunds take how many days?\n", "echoed the prompt"),
+        ("Refunds take five days [1].\n{user}", "x{n} ", "echoed the prompt"),
+    ],
+)
+def test_a_model_without_end_is_cut_off_and_what_it_said_before_counts(words, hit, first, more, why):
+    model, pieces = Endless(first, more), []
+    reader = LLMReader(model, words, threshold=0.1, on_text=pieces.append)
+    answer = reader.read("refunds take how many days?", [hit(PASSAGES[0])])
+    assert model.closed and model.said < 2000
+    assert why in answer.note and answer.answered and answer.text.startswith("Refunds take five days.")
+    assert answer.text.count("Refunds take five days.") <= 2
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["How many days do refunds take?", "refunds take how many days?", "How many days refunds take [1].",
+     "You answer questions from numbered passages and from nothing else. Write one to three plain sentences."],
+)  # fmt: skip
+def test_an_echo_is_never_counted_as_support(read, said):
+    _, answer = read(said)
+    assert not any(statement.supported for statement in answer.statements)
+    assert answer.text == "Refunds take five days." and "quoted instead" in answer.note
+
+
+def test_what_agrees_with_a_closed_question_is_no_echo(read):
+    _, answer = read("Refunds take five days [1].", "do refunds take five days?")
+    assert answer.statements[0].supported
+
+
+@pytest.mark.parametrize("limit", [0, -1, True, 1.5])
+def test_a_limit_of_tokens_that_makes_no_sense_is_refused(words, limit):
+    with pytest.raises(InvalidInputError, match="max_tokens"):
+        LLMReader(Said("x"), words, max_tokens=limit)
+
+
+def test_an_endpoint_is_asked_for_so_many_tokens(endpoint, words, hit):
+    pytest.importorskip("openai")
+    LLMReader(endpoint.spec, words, threshold=0.1, max_tokens=77).read("refunds?", [hit("Refunds take five days.")])
+    assert endpoint.requests[0]["max_tokens"] == 77
 
 
 def test_a_wrong_citation_is_replaced_by_the_passage_that_says_it(read):
@@ -135,7 +218,8 @@ def test_both_frameworks_models_read(words, hit):
     fake = langchain.FakeListChatModel(responses=["Refunds take five days [1]."])
     assert LLMReader(fake, words, threshold=0.1).read("refunds?", hits).answered
     echo = LLMReader(llama_index.MockLLM(), words, threshold=0.1).read("refunds?", hits)
-    assert echo.statements and not echo.answered, "it repeats the instructions, which no passage supports"
+    assert echo.statements and not any(each.supported for each in echo.statements), "it repeats the instructions"
+    assert "echoed the prompt" in echo.note and echo.text == "Refunds take five days."
 
 
 def test_marks_belong_to_the_sentence_they_stand_in_or_behind():

@@ -197,7 +197,7 @@ def test_missing_and_unsupported_files_are_errors(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "library"), [("a.html", "bs4"), ("a.pdf", "pypdf"), ("a.docx", "mammoth"), ("a.md", "markdown_it")]
+    ("name", "library"), [("a.html", "selectolax"), ("a.pdf", "pypdfium2"), ("a.docx", "mammoth"), ("a.md", "markdown_it")]
 )
 def test_a_missing_library_names_the_extra_to_install(tmp_path, monkeypatch, name, library):
     import importlib
