@@ -198,4 +198,5 @@ def load_for(encoder: Any) -> Calibration | None:
     if fingerprint is None or not SHIPPED.is_file():
         return None
     calibration = Calibration.load()
-    return calibration if calibration.fingerprint == fingerprint else None
+    known = (fingerprint, *getattr(encoder, "former_fingerprints", ()))
+    return calibration if calibration.fingerprint in known else None
