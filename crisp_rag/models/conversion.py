@@ -45,7 +45,7 @@ def convert_onnx(source: str | Path, out: str | Path, *, markers: Sequence[str] 
 
     source, out = Path(source), Path(out)
     state, ends_in_logits = _weights(source / "model.onnx")
-    config = BertConfig(**_shape(state), num_labels=1)
+    config = BertConfig(**{**_shape(state), "num_labels": 1})
     kind = BertForSequenceClassification if ends_in_logits else BertModel
     model = kind(config)
     for name in ("pooler.dense.weight", "pooler.dense.bias"):  # a pooler that an export left out is used by nobody

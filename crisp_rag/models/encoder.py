@@ -126,6 +126,11 @@ class CrispEncoder:
         return "none" if module is None else str(getattr(module, "pooling_name", type(module).__name__))
 
     @property
+    def _prompts(self) -> dict[str, str]:
+        """What stands before each text of a task, where something does."""
+        return {task: prompt for task, prompt in self.model.prompts.items() if prompt}
+
+    @property
     def dim(self) -> int:
         """The width of a vector."""
         return int(self.model.get_embedding_dimension() or 0)
@@ -223,7 +228,7 @@ class CrispEncoder:
     def encode_tokens(self, texts: Sequence[str], task: str = "document", *, batch_size: int = 32) -> list[np.ndarray]:
         """The unpooled unit vectors of every token, (tokens, dim) float32 a text, special tokens included."""
         kept = {name: module for name, module in self.model.named_children() if not isinstance(module, BaseTokenPooling)}
-        unpooled = MultiVectorEncoder(modules=list(kept.values()), device=str(self.model.device), prompts=self.model.prompts)
+        unpooled = MultiVectorEncoder(modules=list(kept.values()), device=str(self.model.device), prompts=self._prompts)
         return CrispEncoder(unpooled, name=self.name, backend="torch")._encode(list(texts), task, batch_size, False)  # type: ignore[return-value]
 
     def with_pooling(self, spec: str, **options: Any) -> CrispEncoder:
@@ -243,7 +248,7 @@ class CrispEncoder:
         """The same backbone with this pooling in place of its own, under the same name; None keeps every token vector."""
         modules = [module for module in self.model if not isinstance(module, BaseTokenPooling)]
         modules += [pooling] if pooling else []
-        model = _CrispModel(modules=modules, device=str(self.model.device), prompts=self.model.prompts)
+        model = _CrispModel(modules=modules, device=str(self.model.device), prompts=self._prompts)
         return CrispEncoder(model, name=self.name, backend=self.backend)
 
     def save(self, path: str | Path) -> None:

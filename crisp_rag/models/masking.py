@@ -22,7 +22,7 @@ class ContentMask(MultiVectorMask):
     but not represented by.
     """
 
-    def forward(self, features: dict[str, Tensor], task: str | None = None) -> dict[str, Tensor]:
+    def forward(self, features: dict[str, Tensor], task: str | None = None) -> dict[str, Tensor]:  # type: ignore[override]
         before = features["attention_mask"].bool()
         features = super().forward(features, task=task)
         kept = features["attention_mask"]

@@ -199,5 +199,6 @@ def load_for(encoder: Any) -> Calibration | None:
     fingerprint = getattr(encoder, "fingerprint", None)
     if fingerprint is None:
         return None
+    known = (fingerprint, *getattr(encoder, "former_fingerprints", ()))
     shipped = (Calibration.load(path) for path in (SHIPPED, SHIPPED_LIGHT) if path.is_file())
-    return next((calibration for calibration in shipped if calibration.fingerprint == fingerprint), None)
+    return next((calibration for calibration in shipped if calibration.fingerprint in known), None)

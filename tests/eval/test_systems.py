@@ -57,7 +57,7 @@ def test_sizes_are_one_float32_vector_for_dense_all_tokens_in_5_bits_for_colbert
     assert cost["minilm-colbert"].vectors > 60
     assert cost["crisp"].vectors <= 32
     coded = 384 * 5 / 8 + 4  # 5 bits a dimension, and a float32 scale
-    assert cost["minilm-colbert"].bytes / cost["minilm-colbert"].vectors == cost["crisp"].bytes / cost["crisp"].vectors == coded
+    assert all(cost[name].bytes / cost[name].vectors == coded for name in ("minilm-colbert", "crisp"))
 
 
 def test_multi_vector_systems_add_in_batches_and_leave_no_files_behind(monkeypatch, tmp_path):

@@ -45,7 +45,10 @@ CHANGES = {
     "activation": lambda folder: edited(the(folder, "config.json"), lambda said: said.update(hidden_act="relu")),
     "epsilon": lambda folder: edited(the(folder, "config.json"), lambda said: said.update(layer_norm_eps=1e-3)),
     "vocabulary": lambda folder: edited(the(folder, "tokenizer.json"), exchange_two_words),
-    "case": lambda folder: edited(the(folder, "tokenizer.json"), lambda said: said["normalizer"].update(lowercase=False)),
+    "case": lambda folder: (
+        edited(the(folder, "tokenizer.json"), lambda said: said["normalizer"].update(lowercase=False)),
+        edited(the(folder, "tokenizer_config.json"), lambda said: said.update(do_lower_case=False)),
+    ),
 }
 HARMLESS = {
     "nothing": lambda folder: None,
