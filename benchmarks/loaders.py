@@ -327,22 +327,25 @@ def main() -> None:
     """Measure, write, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--cases", type=Path, help="a folder of other files, with expected.json")
+    parser.add_argument("--only", choices=("read", "speed"), help="measure one of the two, and keep the other as it was")
     arguments = parser.parse_args()
     files = corpus() + (given(arguments.cases) if arguments.cases else [])
     names = sorted({"crisp-rag", *(name for each in LIBRARIES.values() for name in each)})
-    results = {
-        "machine": {
-            "python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count(),
-            "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        },
-        "versions": {name: _version(name) for name in names},
-        "files": len(files),
-        "read": measure(files),
-        "speed": speeds(files),
-    }  # fmt: skip
+    results = json.loads(RESULTS.read_text(encoding="utf-8")) if arguments.only and RESULTS.is_file() else {}
+    if arguments.only != "speed":
+        versions = {name: _version(name) for name in names}
+        results |= {"versions": versions, "files": len(files), "read": measure(files)}
+    if arguments.only != "read":
+        results |= {"machine": _machine(), "speed": speeds(files)}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     tables = (table(results["read"]), case_table(results["read"], files), speed_table(results["speed"]))
     sys.stdout.write("\n\n".join(tables) + "\n")
+
+
+def _machine() -> dict[str, Any]:
+    """What speeds depend on, as it is now."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    return {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count(), "load": load}
 
 
 if __name__ == "__main__":

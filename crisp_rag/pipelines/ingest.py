@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -256,8 +257,13 @@ def _vanished(known: Iterable[str], roots: Sequence[Path], found: Found) -> list
 
 @contextmanager
 def _alone(folder: Path, wait: float) -> Iterator[None]:
-    """One run at a time fills an index: two would each do the work, and undo each other's where a file changes."""
-    lock = FileLock(str(folder / "ingest.lock"))
+    """One run at a time fills an index: two would each do the work, and undo each other's where a file changes.
+
+    The lock lies outside of the index, which holds its own files only; runs on several machines are not kept apart by it,
+    but by the index's writer lock, commit by commit.
+    """
+    name = bytes_digest(str(folder.resolve()).encode("utf-8", "surrogatepass"))
+    lock = FileLock(str(Path(tempfile.gettempdir()) / f"crisp-rag-{name}.lock"), mode=0o666)
     try:
         lock.acquire(timeout=wait, poll_interval=0.1)
     except Timeout:

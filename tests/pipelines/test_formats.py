@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -243,3 +245,27 @@ def test_supported_kinds_are_listed():
     for wanted in [".pptx", ".xlsx", ".csv", ".tsv", ".json", ".jsonl", ".ipynb", ".epub", ".rst", ".eml", ".py", ".zip"]:
         assert wanted in extensions()
     assert "notebooks" in run("index", "--help").stdout
+
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reading-files.md"
+
+
+def test_the_page_on_reading_files_names_what_is_read_and_its_code_runs(capsys):
+    page = PAGE.read_text(encoding="utf-8")
+    named = set(re.findall(r"\.\w+", "\n".join(line.split("|")[1] for line in page.split("\n") if line.startswith("| ."))))
+    assert named <= set(extensions())
+    lacking = set(extensions()) - named
+    assert all(registry_module._built_in()[suffix][1] == "source code" for suffix in lacking), lacking
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    exec(compile(code, PAGE.name, "exec"), {})
+    assert capsys.readouterr().out == "Fees # Fees\n\nA night costs twelve euros.\n"
+
+
+def test_the_figures_of_the_page_are_those_that_the_benchmark_wrote():
+    page = PAGE.read_text(encoding="utf-8")
+    results = json.loads((PAGE.parents[1] / "benchmarks" / "results" / "loaders.json").read_text(encoding="utf-8"))
+    assert f"reads {results['files']} small files" in page
+    for kind, readers in results["read"].items():
+        assert f"| {kind} | {readers['crisp-rag']['of']} | {readers['crisp-rag']['right']} |" in page
+    for kind, speed in results["speed"].items():
+        assert f"| {kind} | {speed['read_seconds_per_file_mib']:.2f} |" in page

@@ -150,6 +150,24 @@ def test_memory_is_limited():
         assert reader.parse("/b.txt", b"Next.").text == "Next."
 
 
+def test_an_archive_of_files_without_end_is_given_up(monkeypatch):
+    monkeypatch.setattr("crisp_rag.pipelines.loading.safe.WHOLE", 0.0)
+    with SafeReader() as reader:
+        with pytest.raises(IngestError, match="the files around it took"):
+            reader.parse("/a.zip", zipped({"a.txt": b"One."}))
+        monkeypatch.undo()
+        assert reader.parse("/a.zip", zipped({"a.txt": b"One."})).members[0].text == "One."
+
+
+def test_archives_within_archives_end():
+    data = b"The words."
+    for depth in range(6):
+        data = zipped({f"{depth}.zip" if depth else "a.txt": data})
+    with SafeReader() as reader:
+        document = reader.parse("/a.zip", data)
+    assert len(document.members) == 2 and "one in the other" in document.skipped[0].reason
+
+
 def test_a_reader_that_breaks_down_loses_that_file_alone():
     with SafeReader() as reader:
         reader.parse("/a.txt", b"One.")

@@ -78,4 +78,5 @@ def parsed_xml(path: object, content: bytes) -> Any:
     try:
         return etree.fromstring(content, parser)
     except etree.XMLSyntaxError as error:
-        raise IngestError(f"{path} is damaged: {error.msg or 'its XML is not well formed'}.") from error
+        said = " ".join((error.msg or "its XML is not well formed").split())
+        raise IngestError(f"{path} is damaged: {said}.") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from crisp_rag.pipelines.loading.registry import extract
 MAX_DEPTH = 3
 """Archives within archives, mails within mails."""
 ATTEMPTS = 3
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def load_file(path: str | os.PathLike[str]) -> LoadedDocument:
@@ -71,9 +73,9 @@ def assembled(path: str, data: bytes, extracted: Callable[[str, bytes], Extracte
     """
     found = extracted(path, data)
     members: list[LoadedDocument] = []
-    skipped = [Skipped(f"{path}/{item.path}", item.reason) for item in found.skipped]
+    skipped = [Skipped(f"{path}/{_CONTROLS.sub('_', item.path)}", item.reason) for item in found.skipped]
     for name, content in found.members:
-        inside = f"{path}/{name}"
+        inside = f"{path}/{_CONTROLS.sub('_', name)}"
         if depth + 1 >= MAX_DEPTH:
             skipped.append(Skipped(inside, f"it lies in {depth + 1} files, one in the other"))
             continue

@@ -16,6 +16,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,8 @@ from crisp_rag.pipelines.loading.document import Extracted, LoadedDocument, Plac
 from crisp_rag.pipelines.loading.reading import assembled, read_bytes
 
 HEADER = struct.Struct("<QQ")
+WHOLE = 20
+"""Times the limit of seconds that a file takes together with all the files inside it."""
 _START = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
     "from crisp_rag.pipelines.loading.worker import main; main(int(sys.argv[2]), float(sys.argv[3]))"
@@ -38,7 +41,7 @@ class Limits:
 
     Args:
         megabytes: Size of the file, in MiB.
-        seconds: Time to read it, each file inside it by itself.
+        seconds: Time to read it; each file inside it has as much, and all together twenty times that.
         memory: Memory of the reading process, in MiB.  Enforced where the system can (Linux).
 
     Raises:
@@ -65,6 +68,7 @@ class SafeReader:
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self._process: subprocess.Popen[bytes] | None = None
+        self._until = float("inf")
 
     def __enter__(self) -> SafeReader:
         return self
@@ -86,7 +90,11 @@ class SafeReader:
 
     def parse(self, path: str | os.PathLike[str], data: bytes) -> LoadedDocument:
         """As :func:`crisp_rag.pipelines.loading.parse_file`, within the limits."""
-        return assembled(Path(path).resolve().as_posix(), data, self.extract)
+        self._until = time.monotonic() + WHOLE * self.limits.seconds
+        try:
+            return assembled(Path(path).resolve().as_posix(), data, self.extract)
+        finally:
+            self._until = float("inf")
 
     def extract(self, path: str, data: bytes) -> Extracted:
         """Read one file's bytes.
@@ -99,6 +107,8 @@ class SafeReader:
             raise IngestError(
                 f"{path} has {len(data) / 2**20:.1f} MiB, more than the limit of {self.limits.megabytes:g} MiB."
             )
+        if time.monotonic() > self._until:
+            raise IngestError(f"{path} was not read: the files around it took {WHOLE} times the limit of a file.")
         process = self._running()
         late = threading.Event()
 
