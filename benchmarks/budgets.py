@@ -26,7 +26,7 @@ from crisp_rag.eval.metrics import score
 from crisp_rag.models import load_encoder
 
 ROOT = Path(__file__).resolve().parent.parent
-BUDGETS = ("4x8", "8x16", "16x16", "8x32", "16x32", "100%x32", "16x64")
+BUDGETS = ("4x8", "8x16", "16x16", "8x32", "16x32", "16x64")
 
 
 def measure(encoder, folder: Path, cache: Path | None) -> dict[str, dict[str, float]]:

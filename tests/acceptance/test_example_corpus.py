@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert (report["files"], report["skipped"]) == (42, [])
-    assert "crisp-minilm (384 dims, 8x32" in done.stderr, "a new index says what its encoder is"
+    assert "crisp-small (384 dims, 16x32" in done.stderr, "a new index says what its encoder is"
     return folder
 
 

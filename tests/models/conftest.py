@@ -41,6 +41,14 @@ def encoder() -> Any:
 
 
 @pytest.fixture(scope="session")
+def light() -> Any:
+    """The encoder with half the layers, and a vector for the whole text."""
+    from crisp_rag.models import load_encoder
+
+    return load_encoder("crisp-minilm", device="cpu")
+
+
+@pytest.fixture(scope="session")
 def texts() -> list[str]:
     """Fifty short stories of several sentences, written for these tests."""
     written = [story.format(*subject) for story, subject in itertools.product(STORIES, SUBJECTS)]

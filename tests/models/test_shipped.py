@@ -17,11 +17,6 @@ from crisp_rag.models.names import SHIPPED
 from crisp_rag.models.shipped import FOLDER, load_shipped, save_shipped
 
 
-@pytest.fixture(scope="module")
-def light() -> Any:
-    return load_encoder("crisp-minilm", device="cpu")
-
-
 def test_the_default_encoder_keeps_32_vectors_of_384_dims(encoder: Any, texts: list[str]) -> None:
     assert (encoder.name, encoder.dim, encoder.source) == ("crisp-small", 384, "crisp-small")
     assert {len(array) for array in encoder.encode_document([text * 3 for text in texts[:4]])} == {32}
