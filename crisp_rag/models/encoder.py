@@ -34,6 +34,7 @@ from crisp_rag.models.pooling import ClusterPooling, SpacingPooling, TailPooling
 from crisp_rag.models.weighting import QueryTokenWeights
 
 Backend = Literal["auto", "torch", "openvino"]
+_fingerprint = fingerprint  # the name by which the evaluation's baselines know it
 DEFAULT_POOLING = "8x32"
 MANY_DOCUMENTS = 64
 """From so many documents on, converting the backbone (some 3 s, once) pays."""
