@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +143,18 @@ def test_the_search_page_lists_every_codec_and_its_bytes() -> None:
     text = (DOCS / "search.md").read_text(encoding="utf-8")
     listed = {name: int(size.replace(",", "")) for name, size in re.findall(r"^\| `(\w+)`[^|]*\| ([\d,]+) \|", text, re.M)}
     assert listed == {name: 32 * sum(codec_for(name, 384).planes) for name in CODECS}
+
+
+def test_the_code_of_the_forking_page_runs_as_a_program(tmp_path: Path) -> None:
+    (program,) = code_of("forking.md")
+    (tmp_path / "program.py").write_text(program, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "program.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, "PYTHONPATH": str(DOCS.parent)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "['refunds', 'parcels']" in done.stdout

@@ -57,6 +57,6 @@ def test_an_adapter_loads_little_beside_its_own_framework(adapter: str, framewor
     pytest.importorskip(framework)
     whole = cost(f"import crisp_rag.retrievers.{adapter}")
     assert set(whole["packages"]) & (HEAVY | FRAMEWORKS - {"pydantic"}) == {framework}
-    alone = cost(f"import {framework}.{parts}, numpy, sqlite3, asyncio, filelock, concurrent.futures.thread")
+    alone = cost(f"import {framework}.{parts}, numpy, sqlite3, asyncio, ctypes, concurrent.futures.thread")
     assert whole["modules"] - alone["modules"] < 80, (whole["modules"], alone["modules"])
     assert whole["seconds"] < 3 * alone["seconds"] + 1

@@ -7,6 +7,7 @@ of a writer must neither keep others out after the writer's death nor let them i
 from __future__ import annotations
 
 import os
+import sys
 import time
 import weakref
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 from crisp_rag.index.access import explained
 from crisp_rag.index.plain_files import NO_SURPRISES
 
-if os.name == "nt":
+if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
@@ -75,7 +76,7 @@ class FileLock:
 
 def _locked(descriptor: int) -> bool:
     try:
-        if os.name == "nt":
+        if sys.platform == "win32":
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         else:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -85,7 +86,7 @@ def _locked(descriptor: int) -> bool:
 
 
 def _unlock(descriptor: int) -> None:
-    if os.name == "nt":
+    if sys.platform == "win32":
         os.lseek(descriptor, 0, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
     else:

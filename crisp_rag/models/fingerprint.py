@@ -71,8 +71,8 @@ def former(model: MultiVectorEncoder) -> str:
 def _configurations(model: MultiVectorEncoder) -> Iterator[Any]:
     """The settings of every backbone in the pipeline that differ from its kind's own, which an upgrade may add to."""
     for module in model:
-        config = getattr(getattr(module, "model", None), "config", None) or getattr(module, "config", None)
-        if config is not None and hasattr(config, "to_diff_dict"):
+        config: Any = getattr(getattr(module, "model", None), "config", None) or getattr(module, "config", None)
+        if hasattr(config, "to_diff_dict"):
             yield [type(config).__name__, _without_ignored(config.to_diff_dict())]
 
 

@@ -69,7 +69,7 @@ def examples_from_judgements(dataset: Judged, *, limit: int | None = None, seed:
     """One example for each relevant (query, document) pair of a judged collection.
 
     Args:
-        dataset: A collection; its documents' titles are the groups.
+        dataset: A collection; its documents' titles are the groups.  Judgements of documents that it lacks are left out.
         limit: Take a random sample of so many pairs; None for all.
         seed: For the sample.
     """
@@ -77,7 +77,7 @@ def examples_from_judgements(dataset: Judged, *, limit: int | None = None, seed:
         (query, document)
         for query, grades in dataset.qrels.items()
         for document, grade in grades.items()
-        if grade >= dataset.binary_threshold and dataset.corpus[document].encoded_text
+        if grade >= dataset.binary_threshold and document in dataset.corpus and dataset.corpus[document].encoded_text
     ]
     if limit is not None and limit < len(pairs):
         pairs = random.Random(seed).sample(pairs, limit)

@@ -30,6 +30,12 @@ def test_every_relevant_judgement_is_an_example_and_grade_0_is_none(judged: Path
     assert [example.group for example in examples] == ["T0", "T1", "T3"]
 
 
+def test_judgements_of_documents_that_the_corpus_lacks_are_left_out(judged: Path) -> None:
+    with (judged / "qrels" / "train.tsv").open("a") as file:
+        file.write("q1\tnowhere\t1\n")
+    assert "ask 1" not in {example.query for example in examples_from_judgements(load_beir(judged, split="train"))}
+
+
 def test_a_limit_draws_the_same_sample_for_the_same_seed(judged: Path) -> None:
     dataset = load_beir(judged, split="train")
     draws = {seed: examples_from_judgements(dataset, limit=2, seed=seed) for seed in range(8)}
