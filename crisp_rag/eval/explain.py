@@ -68,6 +68,7 @@ def _described(encoder: Any, text: str, task: str) -> tuple[list[TextVector], np
     whole = whole and bool(pooling.query_text_vector if task == "query" else pooling.document_text_vector)
     parts = vectors[:-1] if whole else vectors
     spans = (encoder.token_spans([text], task) or [[]])[0]
+    spans = spans if len(spans) == len(tokens) else []  # of other tokens than those that have vectors
     # A token belongs to the vector that is nearest; where nothing is pooled, to its own, also among equal ones.
     owners = np.arange(len(tokens)) if pooling is None else (_unit(tokens) @ _unit(parts).T).argmax(axis=1)
     described = [

@@ -27,6 +27,8 @@ from crisp_rag.errors import InvalidInputError
 
 SHIPPED = Path(__file__).parent / "calibration.json"
 """Of the default encoder."""
+KEEP, SUPPORT = 0.9, 0.6
+"""Of encoders without a calibration."""
 SHIPPED_LIGHT = SHIPPED.with_name("calibration-crisp-minilm.json")
 
 
@@ -42,6 +44,9 @@ class Calibration:
         centres: What is taken off each figure first: its mean where it was fitted.
         scales: What each is divided by then: its standard deviation there.
         fitted_on: What it was fitted on, in words.
+        keep: A second sentence is quoted if it scores at least this share of the best one: encoders differ in how far
+            apart they score texts.
+        support: MaxSim over the largest possible one from which a passage supports a statement.
     """
 
     fingerprint: str
@@ -51,6 +56,8 @@ class Calibration:
     centres: dict[str, float]
     scales: dict[str, float]
     fitted_on: str = ""
+    keep: float = KEEP
+    support: float = SUPPORT
 
     @staticmethod
     def load(path: str | Path = SHIPPED) -> Calibration:

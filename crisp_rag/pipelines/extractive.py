@@ -72,7 +72,8 @@ class ExtractiveReader:
         encoder: The encoder of the index.
         max_sentences: Sentences to quote at most.
         threshold: Evidence below it means that the documents do not hold the answer; the calibration's by default.
-        keep: A further sentence is quoted if it scores at least this share of the best one.
+        keep: A further sentence is quoted if it scores at least this share of the best one; by default the share that
+            goes with the encoder.
         passage_weight: How much the passage counts beside the sentence.
         calibration: What turns figures into evidence; None takes the shipped one if it was made for this encoder,
             and False does without.
@@ -87,7 +88,7 @@ class ExtractiveReader:
         *,
         max_sentences: int = 2,
         threshold: float | None = None,
-        keep: float = 0.9,
+        keep: float | None = None,
         passage_weight: float = PASSAGE_WEIGHT,
         calibration: abstention.Calibration | bool | None = None,
         reading_model: ReadingModel | bool | None = None,
@@ -96,12 +97,16 @@ class ExtractiveReader:
         self.encoder = encoder
         self.vectors = PassageVectors(encoder)
         self.max_sentences = max_sentences
-        self.keep = keep
         self.passage_weight = passage_weight
         self.windows = windows
         self._reading_model = reading_model
+        shipped = abstention.load_for(self.vectors.tokens)
+        if keep is None:
+            keep = shipped.keep if shipped else abstention.KEEP
+        self.keep = keep
+        self.support = shipped.support if shipped else abstention.SUPPORT
         if calibration is None or calibration is True:
-            calibration = abstention.load_for(self.vectors.tokens) if reading_model is not False else None
+            calibration = shipped if reading_model is not False else None
         if calibration and reading_model is False and not set(READ).isdisjoint(calibration.weights):
             raise InvalidInputError("This calibration needs the reading model; do without both, or with both.")
         self.calibration: abstention.Calibration | None = calibration or None

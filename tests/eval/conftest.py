@@ -87,6 +87,9 @@ class WordEncoder:
     def tokenizer(self, text: str, **options: Any) -> dict[str, list[tuple[int, int]]]:
         return {"offset_mapping": [match.span() for match in re.finditer(r"\w+", text)][: self.max_document_tokens]}
 
+    def token_spans(self, texts: Sequence[str], task: str = "document") -> list[list[tuple[int, int]]]:
+        return [self.tokenizer(text)["offset_mapping"] for text in texts]
+
     def _one(self, text: str) -> np.ndarray:
         return np.stack([self._word(word) for word in re.findall(r"\w+", text.lower())[: self.max_document_tokens]])
 
