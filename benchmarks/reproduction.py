@@ -36,7 +36,7 @@ from crisp_rag.jsonlines import numbered_lines
 from crisp_rag.models import CrispEncoder, build_encoder, load_encoder
 from crisp_rag.models.pooling import ClusterPooling, parse_pooling
 from crisp_rag.training import Example, TrainingOptions, examples_from_judgements, mine_hard_negatives, train
-from crisp_rag.training.losses import token_vectors
+from crisp_rag.training.tokens import token_vectors
 from crisp_rag.training.trunk import TrunkMemory, frozen_trunk
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -60,7 +60,7 @@ def save_packed(encoder: CrispEncoder, folder: str | Path) -> None:
         "max_tokens": encoder.model.max_seq_length,
         "prompts": {task: prompt for task, prompt in encoder.model.prompts.items() if prompt},
         "content_only": any(isinstance(module, ContentMask) for module in encoder.model),
-        "weights": _checksum(folder / WEIGHTS),
+        "weights": checksum(folder / WEIGHTS),
         "backbone": {key: value for key, value in own.items() if not key.startswith("_")},
     }
     (folder / "config.json").write_text(json.dumps(config, indent=1, default=str) + "\n", encoding="utf-8")
@@ -75,7 +75,7 @@ def load_packed(folder: str | Path, *, device: str | None = None, backend: Backe
     folder = Path(folder)
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        found = _checksum(folder / WEIGHTS)
+        found = checksum(folder / WEIGHTS)
         if found != config["weights"]:
             raise EncoderError(f"{folder / WEIGHTS} is damaged: its checksum is {found}, not {config['weights']}.")
         tensors = load_file(folder / WEIGHTS)
@@ -120,8 +120,8 @@ def unpacked(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _checksum(path: Path) -> str:
-    """blake2b, 8 bytes."""
+def checksum(path: Path) -> str:
+    """Of a file: blake2b, 8 bytes, in hexadecimal."""
     digest = hashlib.blake2b(digest_size=8)
     with path.open("rb") as file:
         while block := file.read(1 << 24):

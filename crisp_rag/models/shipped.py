@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from crisp_rag.errors import EncoderError
 from crisp_rag.models.encoder import Backend, CrispEncoder, build_encoder, default_backbone
+from crisp_rag.models.packed import checksum
 from crisp_rag.models.pooling import ClusterPooling
 from crisp_rag.models.weighting import QueryTokenWeights
 
@@ -105,9 +105,5 @@ def _query_weights(encoder: CrispEncoder) -> QueryTokenWeights | None:
 
 
 def base_checksum() -> str:
-    """Of the weights of the MiniLM that is installed: blake2b, 8 bytes."""
-    digest = hashlib.blake2b(digest_size=8)
-    with (default_backbone() / "model.safetensors").open("rb") as file:
-        while block := file.read(1 << 24):
-            digest.update(block)
-    return digest.hexdigest()
+    """Of the weights of the MiniLM that is installed."""
+    return checksum(default_backbone() / "model.safetensors")

@@ -3,6 +3,8 @@
 data.py        examples: a query, the document that answers it, documents that do not
 batches.py     which examples share a step, so that in-batch negatives are hard
 mining.py      hard negatives, found with an encoder
+neighbours.py  examples whose documents are alike, so that a step is a list of hard candidates
+teachers.py    what a student's scores are compared with
 losses.py      contrast and distillation over centroids
 trunk.py       frozen layers, run once for every text
 model_card.py  what a trained encoder says of itself

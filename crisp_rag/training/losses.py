@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from crisp_rag.errors import InvalidInputError
 from crisp_rag.models.pooling import BatchedPooling, ClusterPooling, check_budget, find_pooling
 from crisp_rag.training.teachers import Teacher
+from crisp_rag.training.tokens import token_vectors
 
 Codec = Literal["float", "sign", "both"]
 
@@ -226,16 +227,6 @@ def _one_bit(vectors: Tensor) -> Tensor:
 
 def _with_tasks(features: list[dict[str, Any]]) -> list[tuple[dict[str, Any], str]]:
     return [(column, "query" if position == 0 else "document") for position, column in enumerate(features)]
-
-
-def token_vectors(model: MultiVectorEncoder, features: dict[str, Any], task: str) -> tuple[Tensor, Tensor]:
-    """(B, T, D) token vectors before pooling and their (B, T) mask."""
-    kept = dict(features)
-    for module in model:
-        if isinstance(module, BatchedPooling):
-            break
-        kept = module(kept, task=task) if "task" in getattr(module, "forward_kwargs", ()) else module(kept)
-    return kept["token_embeddings"], kept["attention_mask"].bool()
 
 
 def _rows(value: Any, first: int, size: int) -> Any:

@@ -15,6 +15,8 @@ import torch
 from sentence_transformers.util.similarity import maxsim
 from torch import Tensor
 
+from crisp_rag.training.tokens import token_vectors
+
 if TYPE_CHECKING:
     from sentence_transformers import MultiVectorEncoder
 
@@ -58,8 +60,6 @@ class TokenTeacher:
 
     def _tokens(self, features: dict[str, Any], task: str) -> tuple[Tensor, Tensor]:
         """(B, T, D) unit vectors and their (B, T) mask."""
-        from crisp_rag.training.losses import token_vectors
-
         ids, mask = features["input_ids"], features["attention_mask"].bool()
         if self._held is None:
             vectors, mask = token_vectors(self.model, features, task)

@@ -39,7 +39,7 @@ def test_what_it_remembers_it_does_not_compute_again(tiny: Any, monkeypatch: pyt
     teacher = TokenTeacher(whole.model, remember=True)
     first = teacher.scores(_columns(tiny))
     np.testing.assert_allclose(first.numpy(), TokenTeacher(whole.model).scores(_columns(tiny)).numpy(), atol=1e-3)
-    monkeypatch.setattr("crisp_rag.training.losses.token_vectors", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr("crisp_rag.training.teachers.token_vectors", lambda *_: pytest.fail("computed again"))
     assert torch.equal(teacher.scores(_columns(tiny)), first)
 
 

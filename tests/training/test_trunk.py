@@ -12,7 +12,7 @@ from sentence_transformers.util import batch_to_device
 
 from crisp_rag.errors import InvalidInputError
 from crisp_rag.training import TrainingOptions, train
-from crisp_rag.training.losses import token_vectors
+from crisp_rag.training.tokens import token_vectors
 from crisp_rag.training.trunk import TrunkMemory, frozen_trunk, transformer_layers
 
 TEXTS = ["The lamp stands at the harbour.", "A baker cleans the oven every week with sand and a brush.", "Gate."]
