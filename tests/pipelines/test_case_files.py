@@ -171,6 +171,7 @@ def test_depth_is_no_matter(markup):
         ("<table><tr><th>A<th>B<th>C<tr><td rowspan=2 colspan=2>Q<td>2<tr><td>4</table>", "| Q | Q | 4 |"),
         ("<table><thead><tr><th>Town<th colspan=2>2024<tr><th><th>Q1<th>Q2</thead><tr><td>Elm<td>1<td>2</table>", "| Town | 2024 Q1 | 2024 Q2 |"),
         ("<table><tr><th>A<th>B<tr><td rowspan=99>N<td>1<tr><td>2</table>", "| N | 2 |"),
+        ("<table><tr><th>A<th>B<tr><td rowspan=0>N<td>1<tr><td>2<tr><td>3</table>", "| N | 3 |"),
         ("<table><tr><th>A<th>B<tr><td rowspan=x colspan=-1>N<td>1</table>", "| N | 1 |"),
         ("<table><tr><th>A<th>B<tr><td>1<td rowspan=2>Last<tr><td>2</table>", "| 2 | Last |"),
         ("<table><tr><th>A<th>B<tr><td>x|y<td><p>one<p>two</table>", "| x\\|y | one two |"),

@@ -361,9 +361,12 @@ def _has_cell_before(cell: Any) -> bool:
 
 def _span(cell: Any, name: str) -> int:
     try:
-        return max(1, min(int(cell.attributes.get(name) or 1), _MAX_SPAN)) if name in cell.attributes else 1
+        number = int(cell.attributes.get(name) or 1) if name in cell.attributes else 1
     except ValueError:
         return 1
+    if number == 0 and name == "rowspan":
+        return _MAX_SPAN  # down to the last row
+    return max(1, min(number, _MAX_SPAN))
 
 
 def _first_number(node: Any) -> int:
