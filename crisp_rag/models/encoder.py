@@ -356,7 +356,7 @@ def load_encoder(
 
     Args:
         name_or_path: A folder or hub name of a multi-vector checkpoint; None for the default encoder, ``crisp-small``
-            (384 dims, 32 document vectors, a query's words whole), which installs with crisp-rag: no network.
+            (384 dims, at most 16 query and 32 document vectors), which installs with crisp-rag: no network.
             ``crisp-minilm`` installs with it too: half the layers, 8 query vectors.
             ``minilm-posthoc-8x32`` is the same MiniLM untrained.
         budget: Another pooling than the encoder's own, such as ``8x16``; :attr:`CrispEncoder.source` remembers it as

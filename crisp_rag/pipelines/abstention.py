@@ -30,6 +30,7 @@ SHIPPED = Path(__file__).parent / "calibration.json"
 KEEP, SUPPORT = 0.9, 0.6
 """Of encoders without a calibration."""
 SHIPPED_LIGHT = SHIPPED.with_name("calibration-crisp-minilm.json")
+_ALL_SHIPPED = (SHIPPED, SHIPPED_LIGHT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +207,8 @@ def load_for(encoder: Any) -> Calibration | None:
     fingerprint = getattr(encoder, "fingerprint", None)
     if fingerprint is None:
         return None
-    known = (fingerprint, *getattr(encoder, "former_fingerprints", ()))
-    shipped = (Calibration.load(path) for path in (SHIPPED, SHIPPED_LIGHT) if path.is_file())
-    return next((calibration for calibration in shipped if calibration.fingerprint in known), None)
+    shipped = {each.fingerprint: each for each in (Calibration.load(path) for path in _ALL_SHIPPED if path.is_file())}
+    if fingerprint in shipped:
+        return shipped[fingerprint]
+    former = getattr(encoder, "former_fingerprints", ())  # asked for last: each is a digest of all weights
+    return next((shipped[each] for each in former if each in shipped), None)
